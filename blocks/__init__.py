@@ -1,0 +1,8 @@
+"""Prefect blocks: typed configuration that builds objects of the domain. Never a key.
+
+Register them with `prefect block register -m blocks`.
+"""
+
+from blocks.results import EvaluationResults
+
+__all__ = ["EvaluationResults"]

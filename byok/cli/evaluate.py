@@ -1,0 +1,198 @@
+"""`byok evaluate`: start a run, watch it, show how it ended."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from byok.app import Services, open_services
+from byok.cli.output import Json, emit
+from byok.cli.processes import FlowProcess, FlowProcessFailed
+from byok.cli.run import draw_summary
+from byok.engine.progress import read_progress
+from byok.errors import ByokError, InputError
+from byok.grading import parse_grader
+from byok.reporting import run_summary
+from byok.runs import EvaluationRequest, RunFolder
+
+
+class BadRequest(InputError):
+    """An option of an evaluation is out of its range."""
+
+    code = "bad_option"
+
+
+class RunFailed(ByokError):
+    """A run ended with an error in the flow; carries the error's own code and exit code."""
+
+    def __init__(self, told: dict[str, Any]) -> None:
+        super().__init__(str(told["message"]), hint=str(told.get("hint", "")), **told.get("fields", {}))
+        self.code = told["code"]  # type: ignore[misc]
+        self.exit_code = told.get("exit_code", 4)  # type: ignore[misc]
+
+
+def evaluate(
+    model: str,
+    dataset: str,
+    *,
+    grader: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    judge: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    limit: int | None = None,
+    seed: int = 0,
+    concurrency: int = 16,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    system: str | None = None,
+    min_score: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    max_failure_rate: float = 0.1,
+    yes: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
+) -> int:
+    """Evaluate a model on a data set with code graders and judges, and bill it.
+
+    Runs the Prefect flow that the deployments run too. Leaves with 0 when the run is complete and above its thresholds,
+    with 1 when it is partial, invalid or below one.
+
+    Args:
+        model: Key of a registered model.
+        dataset: Name of a data set.
+        grader: Code grader, may be given again: exact, includes, regex, numeric, choice; options as numeric:tolerance=0.01.
+        judge: Name of a judge, may be given again.
+        limit: Answer only this many rows, drawn with the seed.
+        seed: Decides which rows a limit draws.
+        concurrency: Most requests under way at once.
+        max_tokens: Most tokens of one answer.
+        temperature: Sampling temperature; without it, the endpoint's own.
+        system: System prompt, sent before each row.
+        min_score: Threshold GRADER=SCORE, may be given again; below it the command leaves with 1.
+        max_failure_rate: Share of failed rows above which the run is invalid.
+        yes: Do not ask before starting.
+        json: Print JSON of a stable shape instead of a table.
+    """
+    services = open_services()
+    request = build_request(
+        model=model,
+        dataset=dataset,
+        graders=list(grader),
+        judges=list(judge),
+        limit=limit,
+        seed=seed,
+        concurrency=concurrency,
+        max_tokens=max_tokens,
+        temperature=temperature,
+        system=system,
+        min_scores=dict(_threshold(text) for text in min_score),
+        max_failure_rate=max_failure_rate,
+    )
+    rows = _check_names(services, request)
+    if not (yes or json) and sys.stdin.isatty() and not _confirmed(request, rows):
+        return 0
+    (run_id,) = run_flows(services, [request], quiet=json)
+    summary = run_summary(services.warehouse, services.actor.org_id, run_id)
+    passed = summary.status == "completed" and not summary.below
+    emit({"run": summary.as_dict()}, json=json, human=lambda out: draw_summary(out, summary))
+    return 0 if passed else 1
+
+
+def build_request(**options: Any) -> EvaluationRequest:
+    """The request that options make.
+
+    Raises:
+        BadRequest: An option is out of its range.
+    """
+    try:
+        return EvaluationRequest(**options)
+    except ValidationError as invalid:
+        first = invalid.errors(include_input=False, include_url=False)[0]
+        name = str(first["loc"][0]) if first["loc"] else "request"
+        raise BadRequest(f"--{name.replace('_', '-')}: {first['msg']}", hint="see: byok evaluate --help") from None
+
+
+def _threshold(text: str) -> tuple[str, float]:
+    name, _, least = text.rpartition("=")
+    try:
+        return name or _no_name(), float(least)
+    except ValueError:
+        raise BadRequest(f"--min-score: {text!r} is not GRADER=SCORE", hint="for example --min-score numeric=0.6") from None
+
+
+def _no_name() -> str:
+    raise ValueError
+
+
+def _check_names(services: Services, request: EvaluationRequest) -> int:
+    """Fail on a wrong name at once, before Prefect starts; return how many rows will be answered."""
+    services.registry.get(services.actor, request.model)
+    rows = services.datasets.get(services.actor, request.dataset).rows
+    for spec in request.graders:
+        parse_grader(spec)
+    for name in request.judges:
+        services.judges.get(services.actor, name)
+    return min(rows, request.limit or rows)
+
+
+def _confirmed(request: EvaluationRequest, rows: int) -> bool:
+    calls = rows * (1 + len(request.judges))
+    answer = input(f"{rows} rows, at least {calls} requests on your keys. Start? [Y/n] ")
+    return answer.strip().lower() in ("", "y", "yes")
+
+
+def run_flows(services: Services, requests: list[EvaluationRequest], *, quiet: bool) -> list[str]:
+    """Run evaluations to their end in a process of their own, showing progress; return the ids of the runs.
+
+    Raises:
+        RunFailed: A run ended with an error; what it had done is stored and billed.
+        FlowProcessFailed: The process died.
+    """
+    process = FlowProcess(services.home, [request.model_dump(mode="json") for request in requests])
+    runs: dict[int, str] = {}
+    ended: dict[int, dict[str, Any] | None] = {}
+    console = Console(stderr=True, markup=False, highlight=False, emoji=False)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    try:
+        with Progress(*columns, console=console, disable=quiet, transient=True) as shown:
+            start = shown.add_task("starting Prefect", total=None)
+            bars: dict[tuple[int, str], TaskID] = {}
+            while process.running or len(ended) < len(requests):
+                alive = process.running
+                for event in process.events():
+                    if event.run_id is not None:
+                        runs[event.index] = event.run_id
+                        shown.update(start, visible=False)
+                    if event.kind == "end":
+                        ended[event.index] = event.error
+                _draw(services, requests, runs, shown, bars)
+                if not alive and len(ended) < len(requests):
+                    raise FlowProcessFailed("the flow process ended early", hint=f"its output is in {process.log}")
+                if len(ended) == len(requests):
+                    break
+                time.sleep(0.15)
+    finally:
+        # A finished process still has its ephemeral server to put away; an interrupted one has journals to close.
+        if len(ended) == len(requests):
+            process.child.wait()
+        process.stop()
+    for told in ended.values():
+        if told is not None:
+            raise RunFailed(told)
+    return [runs[index] for index in range(len(requests))]
+
+
+def _draw(
+    services: Services, requests: list[EvaluationRequest], runs: dict[int, str], shown: Progress, bars: dict[tuple[int, str], TaskID]
+) -> None:
+    for index, run_id in runs.items():
+        for stage, counts in read_progress(RunFolder.of(services.home, run_id).progress).items():
+            label = f"{requests[index].model}: {'answers' if stage == 'answer' else stage}"
+            if counts.failed:
+                label += f" ({counts.failed} failed)"
+            if (index, stage) not in bars:
+                bars[index, stage] = shown.add_task(label, total=counts.total)
+            bar = bars[index, stage]
+            shown.update(bar, description=label, completed=counts.done, total=counts.total)

@@ -1,0 +1,60 @@
+"""The `byok` command: one module per group, loaded when it is used."""
+
+from __future__ import annotations
+
+import sys
+
+from cyclopts import App, CycloptsError
+
+from byok import __version__
+from byok.errors import ByokError
+
+app = App(
+    name="byok",
+    help="Evaluate language models with your own keys: register, probe, evaluate, judge, bill.",
+    version=__version__,
+)
+
+_COMMANDS = {
+    "init": ("byok.cli.init:init", "Create the stores, the first organisation and its owner."),
+    "model": ("byok.cli.model:app", "Register models, and list, show, probe or disable them."),
+    "dataset": ("byok.cli.dataset:app", "Add data sets, and list or show them."),
+    "judge": ("byok.cli.judge:app", "Create judges, and list or show them."),
+    "evaluate": ("byok.cli.evaluate:evaluate", "Evaluate a model on a data set."),
+    "run": ("byok.cli.run:app", "List runs, or show one."),
+    "bill": ("byok.cli.bill:app", "Show the two bills of a run."),
+    "report": ("byok.cli.report:report", "Write the report page of a run."),
+    "sql": ("byok.cli.sql:sql", "Query the results, read-only."),
+    "sandbox": ("byok.cli.sandbox:app", "Serve a simulated endpoint on this machine."),
+    "up": ("byok.cli.up:up", "Start server, work pool, worker and deployments on this machine."),
+    "demo": ("byok.cli.demo:demo", "See the whole chain at work on simulated endpoints."),
+    "doctor": ("byok.cli.doctor:doctor", "Check this installation and say how to mend it."),
+}
+
+for _name, (_path, _help) in _COMMANDS.items():
+    app.command(_path, name=_name, help=_help)
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command; return its exit code (0 done, 1 thresholds or partial, 2 usage or input, 3 not permitted, 4 outside)."""
+    from byok.cli.output import report_error
+
+    try:
+        result = app(arguments, exit_on_error=False, print_error=True, result_action="return_value")
+    except CycloptsError:
+        return 2
+    except ByokError as error:
+        return report_error(error, json="--json" in arguments)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return result if isinstance(result, int) else 0
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

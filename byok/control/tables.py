@@ -1,0 +1,189 @@
+"""The tables of the control plane. Ciphertexts live here, plaintext nowhere.
+
+`migrations/` holds how a database gets to this shape; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+from sqlalchemy import JSON, Boolean, Column, ForeignKey, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
+from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeDecorator
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class Utc(TypeDecorator[datetime]):
+    """An aware UTC time as ISO 8601 text: the same in SQLite and PostgreSQL, and sortable."""
+
+    impl = String(32)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> str | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a zone was about to be stored")
+        return value.astimezone(UTC).isoformat(timespec="microseconds")
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        return None if value is None else datetime.fromisoformat(value)
+
+
+class Exact(TypeDecorator[Decimal]):
+    """A `Decimal` as text: SQLite has no exact numbers of its own."""
+
+    impl = String(40)
+    cache_ok = True
+
+    def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> str | None:
+        return None if value is None else f"{value:f}"
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> Decimal | None:
+        return None if value is None else Decimal(value)
+
+
+def _id() -> Column[str]:
+    return Column("id", String(36), primary_key=True)
+
+
+def _org() -> Column[str]:
+    return Column("org_id", String(36), ForeignKey("org.id"), nullable=False)
+
+
+org = Table(
+    "org",
+    metadata,
+    _id(),
+    Column("slug", String(63), nullable=False, unique=True),
+    Column("created_at", Utc, nullable=False),
+)
+
+member = Table(
+    "member",
+    metadata,
+    _id(),
+    _org(),
+    Column("email", String(254), nullable=False),
+    Column("kind", String(10), nullable=False),  # person | service
+    Column("role", String(10), nullable=False),  # admin | editor | viewer | service
+    Column("active", Boolean, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    UniqueConstraint("org_id", "email"),
+)
+
+token = Table(
+    "token",
+    metadata,
+    Column("id", String(22), primary_key=True),  # the public part of the token
+    Column("member_id", String(36), ForeignKey("member.id"), nullable=False),
+    Column("digest", String(64), nullable=False),  # SHA-256 of the whole token, hex
+    Column("created_at", Utc, nullable=False),
+    Column("expires_at", Utc, nullable=False),
+    Column("revoked_at", Utc),
+)
+
+model = Table(
+    "model",
+    metadata,
+    _id(),
+    _org(),
+    Column("key", String(64), nullable=False),  # the slug people type
+    Column("name", String(128), nullable=False),
+    Column("description", Text, nullable=False),
+    Column("base_url", Text, nullable=False),
+    Column("origin", Text, nullable=False),  # scheme://host:port, canonical; part of the sealing context
+    Column("remote_id", Text, nullable=False),  # what the endpoint calls the model
+    Column("tags", JSON, nullable=False),  # list of capability tags
+    Column("max_tokens", Integer),  # most tokens to ask for in one answer
+    Column("extra_payload", JSON, nullable=False),  # merged into every chat request
+    Column("public", Boolean, nullable=False),  # served under the platform's key: its tokens are billed in ECU
+    Column("price_input", Exact),  # USD per million tokens; NULL is unknown
+    Column("price_output", Exact),
+    Column("status", String(12), nullable=False),  # active | disabled
+    Column("key_version", Integer),  # version of the sealed key in use; NULL: the endpoint needs no key
+    Column("key_mask", String(40)),  # what people are shown of the key
+    Column("capabilities", JSON, nullable=False),  # what the last probe found
+    Column("revision", Integer, nullable=False),  # goes up with every change
+    Column("created_by", String(36), ForeignKey("member.id"), nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Column("updated_at", Utc, nullable=False),
+    UniqueConstraint("org_id", "key"),
+)
+
+model_secret = Table(
+    "model_secret",
+    metadata,
+    Column("model_id", String(36), ForeignKey("model.id"), primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("org_id", String(36), ForeignKey("org.id"), nullable=False),
+    Column("store", String(20), nullable=False),  # which key store sealed it
+    Column("sealed", Text),  # ciphertext; NULL once destroyed
+    Column("fingerprint", String(8), nullable=False),  # keyed hash: is it the same key?
+    Column("state", String(10), nullable=False),  # active | destroyed
+    Column("created_at", Utc, nullable=False),
+)
+
+dataset = Table(
+    "dataset",
+    metadata,
+    _id(),
+    _org(),
+    Column("name", String(64), nullable=False),
+    Column("created_at", Utc, nullable=False),
+    UniqueConstraint("org_id", "name"),
+)
+
+dataset_version = Table(
+    "dataset_version",
+    metadata,
+    Column("dataset_id", String(36), ForeignKey("dataset.id"), primary_key=True),
+    Column("version", String(64), primary_key=True),  # SHA-256 of the canonical rows, hex
+    Column("number", Integer, nullable=False),  # 1, 2, … in order of arrival
+    Column("rows", Integer, nullable=False),
+    Column("quarantined", Integer, nullable=False),
+    Column("source_name", Text, nullable=False),  # name of the file, without its folder
+    Column("mapping", JSON, nullable=False),
+    Column("created_by", String(36), ForeignKey("member.id"), nullable=False),
+    Column("created_at", Utc, nullable=False),
+)
+
+judge = Table(
+    "judge",
+    metadata,
+    _id(),
+    _org(),
+    Column("name", String(64), nullable=False),
+    Column("created_at", Utc, nullable=False),
+    UniqueConstraint("org_id", "name"),
+)
+
+judge_version = Table(
+    "judge_version",
+    metadata,
+    Column("judge_id", String(36), ForeignKey("judge.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),  # every edit is a new version
+    Column("model_id", String(36), ForeignKey("model.id"), nullable=False),
+    Column("output", String(10), nullable=False),  # binary | score | label
+    Column("rubric", Text, nullable=False),
+    Column("labels", JSON, nullable=False),  # for output = label: the allowed labels, the passing ones first
+    Column("passing", JSON, nullable=False),  # for output = label: which labels pass
+    Column("scale_min", Integer, nullable=False),
+    Column("scale_max", Integer, nullable=False),
+    Column("pass_score", Integer, nullable=False),  # for output = score: at least this passes
+    Column("fingerprint", String(64), nullable=False),  # SHA-256 of all of the above: the same edit twice is one version
+    Column("created_by", String(36), ForeignKey("member.id"), nullable=False),
+    Column("created_at", Utc, nullable=False),
+)
+
+Index("ix_model_org_status", model.c.org_id, model.c.status)

@@ -1,0 +1,1 @@
+"""The engine: shards, attempts, journal, limiter, retry."""

@@ -1,0 +1,161 @@
+"""Answer one unit of work: attempts with journal, slot and retries.
+
+A unit is anything that one chat completion finishes: a sample to answer, or an answer to judge. Who asks turns the outcome
+into rows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from byok.clock import iso, utcnow
+from byok.endpoint import ChatAnswer, ChatClient, EndpointError
+from byok.engine.journal import Journal
+from byok.engine.limiter import Gate
+from byok.engine.retry import RetryPolicy, Sleep
+from byok.ids import natural_id
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One request to be answered.
+
+    Attributes:
+        id: The unit's own id (a sample's or a verdict's).
+        sample_id: The sample that it serves.
+        messages: Chat messages.
+        max_tokens: Most tokens of the answer, or None.
+        temperature: Sampling temperature, or None for the endpoint's own.
+        response_format: OpenAI `response_format`, or None.
+        first_attempt: Number of the first attempt (above 1 when an earlier process already tried).
+    """
+
+    id: str
+    sample_id: str
+    messages: list[dict[str, Any]]
+    max_tokens: int | None = None
+    temperature: float | None = None
+    response_format: dict[str, Any] | None = None
+    first_attempt: int = 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a unit ended: with an answer or with the error of its last attempt."""
+
+    unit: Unit
+    answer: ChatAnswer | None
+    error: EndpointError | None
+    attempts: int
+    attempt_id: str
+    records: list[dict[str, Any]] = field(default_factory=list)
+    """Journal records that are still to be written, together with the unit's result."""
+
+
+def attempt_id(unit_id: str, number: int) -> str:
+    """The id of attempt `number` of a unit: the same after a restart."""
+    return natural_id("attempt", unit_id, number)
+
+
+async def attempt_unit(
+    unit: Unit,
+    client: ChatClient,
+    journal: Journal,
+    gate: Gate,
+    policy: RetryPolicy,
+    *,
+    stops: Callable[[EndpointError], bool] = lambda error: error.stops_run,
+    sleep: Sleep = asyncio.sleep,
+) -> Outcome | None:
+    """Try a unit until it is answered, may not be tried again, or the run is stopped.
+
+    The closing record of the last attempt is handed back, so that it reaches the journal in one write with the result.
+
+    Args:
+        unit: What to ask.
+        client: Whom to ask.
+        journal: Where attempts are recorded.
+        gate: The slots, and the stop sign.
+        policy: When to try again.
+        stops: Which errors stop the whole run.
+        sleep: How to wait (injected in tests).
+
+    Returns:
+        The outcome; None when the run was stopped before the unit could start.
+    """
+    number = unit.first_attempt
+    while True:
+        async with gate.slot():
+            if gate.stopped_by is not None:
+                return None
+            this = attempt_id(unit.id, number)
+            journal.append({"k": "opened", "attempt_id": this, "unit": unit.id, "sample_id": unit.sample_id, "number": number, "at": iso(utcnow())})
+            answer, error = await _send(unit, client)
+        closed = _closed(this, answer, error)
+        if answer is not None:
+            return Outcome(unit, answer, None, number, this, [closed])
+        assert error is not None
+        if stops(error):
+            gate.stop(error)
+        wait = None if gate.stopped_by else policy.wait_s(error, number - unit.first_attempt + 1)
+        if wait is None:
+            return Outcome(unit, None, error, number, this, [closed])
+        journal.append(closed)
+        await sleep(wait)
+        number += 1
+
+
+async def _send(unit: Unit, client: ChatClient) -> tuple[ChatAnswer | None, EndpointError | None]:
+    try:
+        answer = await client.chat(
+            unit.messages, max_tokens=unit.max_tokens, temperature=unit.temperature, response_format=unit.response_format
+        )
+    except EndpointError as error:
+        return None, error
+    return answer, None
+
+
+def _closed(attempt: str, answer: ChatAnswer | None, error: EndpointError | None) -> dict[str, Any]:
+    record: dict[str, Any] = {"k": "closed", "attempt_id": attempt, "at": iso(utcnow())}
+    if answer is not None:
+        usage = answer.usage
+        record |= {
+            "status": "ok",
+            "http_status": answer.http_status,
+            "latency_ms": answer.latency_ms,
+            "request_id": answer.request_id,
+            "usage": [
+                usage.prompt_tokens,
+                usage.completion_tokens,
+                usage.cached_tokens,
+                usage.reasoning_tokens,
+                usage.usage_class,
+            ],
+        }
+    elif error is not None:
+        record |= {"status": "error", "error_code": error.code, "http_status": error.status}
+    return record
+
+
+async def work_off(units: Iterable[Unit], workers: int, answer: Callable[[Unit], Awaitable[None]]) -> None:
+    """Work off units with `workers` coroutines; the iterable is read only as fast as it is worked off (flat memory).
+
+    Raises:
+        Exception: The first error of any worker; the others are cancelled.
+    """
+    source = iter(units)
+
+    async def worker() -> None:
+        for unit in source:
+            await answer(unit)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(workers):
+                group.create_task(worker())
+    except BaseExceptionGroup as failures:
+        # One plain error is what Prefect and the command line know how to show.
+        raise failures.exceptions[0] from None

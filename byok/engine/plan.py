@@ -1,0 +1,99 @@
+"""What one run will do, resolved and pinned before the first request leaves.
+
+The plan is written once and never changed, so every task of a run, in whichever process, reads the same facts.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelRef(_Frozen):
+    """A registered model, pinned. Holds no key: `key_version` says which sealed one to open."""
+
+    id: str
+    key: str
+    revision: int
+    remote_id: str
+    base_url: str
+    origin: str
+    max_tokens: int | None
+    extra_payload: dict[str, Any]
+    public: bool
+    price_input: Decimal | None
+    price_output: Decimal | None
+    key_version: int | None
+    capabilities: dict[str, Any]
+
+
+class DatasetRef(_Frozen):
+    """One version of a data set."""
+
+    id: str
+    name: str
+    version: str
+    rows: int
+
+
+class JudgeRef(_Frozen):
+    """One version of a judge, with the model that answers for it."""
+
+    id: str
+    name: str
+    version: int
+    model: ModelRef
+    output: str
+    rubric: str
+    labels: tuple[str, ...]
+    passing: tuple[str, ...]
+    scale_min: int
+    scale_max: int
+    pass_score: int
+
+
+class RunPlan(_Frozen):
+    """Everything that a run needs to know."""
+
+    run_id: str
+    org_id: str
+    member_id: str
+    flow_run_id: str | None
+    created_at: datetime
+    model: ModelRef
+    dataset: DatasetRef
+    graders: tuple[str, ...]
+    judges: tuple[JudgeRef, ...]
+    selection: tuple[int, ...] | None
+    """Row numbers to answer, ascending; None means all."""
+    seed: int
+    concurrency: int
+    shard_size: int
+    max_tokens: int | None
+    temperature: float | None
+    system: str | None
+    min_scores: dict[str, float]
+    """Thresholds: grader to the least acceptable score."""
+    max_failure_rate: float
+
+    @property
+    def planned(self) -> int:
+        """How many samples the run will have."""
+        return self.dataset.rows if self.selection is None else len(self.selection)
+
+    @property
+    def shards(self) -> int:
+        """How many shards the samples are cut into."""
+        return max(1, -(-self.planned // self.shard_size))
+
+    def rows_of(self, shard: int) -> range | tuple[int, ...]:
+        """The row numbers of one shard (0-based)."""
+        start, stop = shard * self.shard_size, min((shard + 1) * self.shard_size, self.planned)
+        return range(start, stop) if self.selection is None else self.selection[start:stop]

@@ -1,0 +1,94 @@
+"""What a journal says has happened: the state from which a shard goes on, and the rows that it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from byok.clock import utcnow
+from byok.engine.plan import ModelRef, RunPlan
+from byok.warehouse.rows import AttemptRow, Role
+
+
+@dataclass
+class Attempt:
+    """One attempt as the journal tells it; `closed` is None when it was lost."""
+
+    opened: dict[str, Any]
+    closed: dict[str, Any] | None = None
+
+
+@dataclass
+class Replay:
+    """The state of one journal."""
+
+    attempts: dict[str, Attempt] = field(default_factory=dict)
+    results: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tried: dict[str, int] = field(default_factory=dict)
+
+    def next_attempt(self, unit_id: str) -> int:
+        """The number of the next attempt of a unit, from 1."""
+        return self.tried.get(unit_id, 0) + 1
+
+
+def replay(records: Iterable[dict[str, Any]]) -> Replay:
+    """Read a journal's records into its state."""
+    state = Replay()
+    for record in records:
+        match record["k"]:
+            case "opened":
+                state.attempts[record["attempt_id"]] = Attempt(record)
+                state.tried[record["unit"]] = max(record["number"], state.tried.get(record["unit"], 0))
+            case "closed":
+                state.attempts[record["attempt_id"]].closed = record
+            case "result":
+                state.results[record["unit"]] = record
+    return state
+
+
+def attempt_rows(plan: RunPlan, state: Replay, *, role: Role, model: ModelRef, judge: tuple[str, int] | None = None) -> list[AttemptRow]:
+    """The warehouse rows of all attempts in a journal.
+
+    Args:
+        plan: The run.
+        state: The journal's state.
+        role: What the attempts were for.
+        model: The model that was asked.
+        judge: Name and version of the judge, for role `judge`.
+    """
+    now = utcnow()
+    rows = []
+    for attempt_id, attempt in state.attempts.items():
+        opened, closed = attempt.opened, attempt.closed or {}
+        prompt, completion, cached, reasoning, usage_class = closed.get("usage") or (None, None, None, None, "missing")
+        rows.append(
+            AttemptRow(
+                org_id=plan.org_id,
+                attempt_id=attempt_id,
+                run_id=plan.run_id,
+                role=role,
+                model_id=model.id,
+                model_key=model.key,
+                sample_id=opened["sample_id"],
+                judge=judge[0] if judge else None,
+                judge_version=judge[1] if judge else None,
+                number=opened["number"],
+                status=closed.get("status", "lost"),
+                error_code=closed.get("error_code"),
+                http_status=closed.get("http_status"),
+                latency_ms=closed.get("latency_ms"),
+                prompt_tokens=prompt,
+                completion_tokens=completion,
+                cached_tokens=cached,
+                reasoning_tokens=reasoning,
+                usage_class=usage_class,
+                provider_request_id=closed.get("request_id"),
+                key_version=model.key_version,
+                opened_at=datetime.fromisoformat(opened["at"]),
+                closed_at=datetime.fromisoformat(closed["at"]) if closed else None,
+                recorded_at=now,
+            )
+        )
+    return rows

@@ -1,0 +1,111 @@
+"""Where state lives: one folder, `BYOK_HOME`, and the places inside it.
+
+`data/` holds what is backed up and queried; `keys/` holds what opens sealed keys and stays out of `data/`, so that a copy
+of the data alone opens nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import platformdirs
+
+from byok.errors import InputError
+
+
+class NotInitialised(InputError):
+    """There is no installation under BYOK_HOME yet."""
+
+    code = "not_initialised"
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folders and files of one installation."""
+
+    root: Path
+
+    @classmethod
+    def from_environment(cls) -> Home:
+        """The home that `BYOK_HOME` names, or the user's data directory."""
+        named = os.environ.get("BYOK_HOME")
+        return cls(Path(named).expanduser().resolve() if named else Path(platformdirs.user_data_dir("byok", appauthor=False)))
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy URL of the control plane: `BYOK_DATABASE_URL`, or SQLite under `data/`."""
+        return os.environ.get("BYOK_DATABASE_URL") or f"sqlite:///{self.data / 'control.db'}"
+
+    @property
+    def datasets(self) -> Path:
+        return self.data / "datasets"
+
+    @property
+    def spool(self) -> Path:
+        return self.data / "spool"
+
+    @property
+    def runs(self) -> Path:
+        return self.spool / "runs"
+
+    @property
+    def warehouse(self) -> Path:
+        return self.data / "warehouse"
+
+    @property
+    def kek_file(self) -> Path:
+        """The key-encryption keys of the local key store: `BYOK_KEK_FILE`, or `keys/kek.json`."""
+        named = os.environ.get("BYOK_KEK_FILE")
+        return Path(named).expanduser().resolve() if named else self.root / "keys" / "kek.json"
+
+    @property
+    def token_file(self) -> Path:
+        """The member token of the person who uses this machine: `BYOK_TOKEN_FILE`, or `token`."""
+        named = os.environ.get("BYOK_TOKEN_FILE")
+        return Path(named).expanduser().resolve() if named else self.root / "token"
+
+    @property
+    def worker_token_file(self) -> Path:
+        return self.root / "keys" / "worker.token"
+
+    @property
+    def prefect(self) -> Path:
+        return self.root / "prefect"
+
+    @property
+    def initialised(self) -> bool:
+        return (self.data / "initialised").exists()
+
+    def require(self) -> Home:
+        """This home, if `byok init` has been run on it.
+
+        Raises:
+            NotInitialised: It has not.
+        """
+        if not self.initialised:
+            raise NotInitialised(f"no installation in {self.root}", hint="run: byok init --org ORG --owner EMAIL")
+        return self
+
+
+def private_dir(path: Path) -> Path:
+    """Make `path` (and parents) a folder that only its owner can enter; return it."""
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return path
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write `text` to `path` so that it is never, not even for a moment, readable by others; atomic."""
+    private_dir(path.parent)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    os.replace(part, path)

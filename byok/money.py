@@ -1,0 +1,56 @@
+"""Money: US dollars as `Decimal` with 12 places, ECU as integer micro-ECU. Never floats."""
+
+from __future__ import annotations
+
+from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+
+from byok.errors import InputError
+
+USD_PLACES = Decimal("0.000000000001")
+"""The scale of `DECIMAL(28,12)` in the warehouse."""
+
+MICRO = 1_000_000
+"""Micro-ECU in one ECU; also tokens in the unit of a token price."""
+
+
+class BadAmount(InputError):
+    """A text that is not an amount of money that can be stored exactly."""
+
+    code = "bad_amount"
+
+
+def parse_usd(text: str, *, what: str) -> Decimal:
+    """A non-negative amount in US dollars, exact.
+
+    Args:
+        text: A plain decimal such as `0.15`.
+        what: The option or field, for the message.
+
+    Raises:
+        BadAmount: Not a number, negative, not finite, finer than 12 places or over 16 whole digits.
+    """
+    try:
+        amount = Decimal(text.strip())
+    except InvalidOperation:
+        raise BadAmount(f"{what}: {text!r} is not an amount", hint="write US dollars as a plain decimal, for example 0.15") from None
+    if not amount.is_finite() or amount < 0:
+        raise BadAmount(f"{what}: {text!r} is not a non-negative amount", hint="write US dollars as a plain decimal, for example 0.15")
+    if amount >= Decimal(10) ** 16 or amount != amount.quantize(USD_PLACES):
+        raise BadAmount(f"{what}: {text!r} cannot be stored exactly", hint="use at most 16 whole digits and 12 decimals")
+    return amount
+
+
+def token_cost_usd(tokens: int, usd_per_million: Decimal) -> Decimal:
+    """What `tokens` cost at a price in USD per million tokens, rounded half to even at 12 places."""
+    return (Decimal(tokens) * usd_per_million / MICRO).quantize(USD_PLACES, rounding=ROUND_HALF_EVEN)
+
+
+def plain(amount: Decimal) -> str:
+    """An amount without exponent and without trailing zeros: `0.0000075`, `0`, `12.5`."""
+    text = f"{amount:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def ecu(micro: int) -> str:
+    """Micro-ECU as ECU, exact: `1_500_000` gives `1.5`."""
+    return plain(Decimal(micro) / MICRO)

@@ -1,0 +1,28 @@
+"""One evaluation run, stage by stage: start, probe, answer, judge, bill, finish.
+
+Each stage is idempotent: a task that runs again goes on where the journals end.
+"""
+
+from byok.runs.answer import ShardReport, answer_shard
+from byok.runs.bill import bill_run
+from byok.runs.finish import Finished, finish_run
+from byok.runs.folder import RunFolder, RunUnknown
+from byok.runs.judge import judge_shard
+from byok.runs.probe import probe_models
+from byok.runs.request import EvaluationRequest
+from byok.runs.start import run_id_for, start_run
+
+__all__ = [
+    "EvaluationRequest",
+    "Finished",
+    "RunFolder",
+    "RunUnknown",
+    "ShardReport",
+    "answer_shard",
+    "bill_run",
+    "finish_run",
+    "judge_shard",
+    "probe_models",
+    "run_id_for",
+    "start_run",
+]

@@ -1,0 +1,55 @@
+"""Bill a run: turn every attempt in its journals into lines of the two bills."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from byok.app import Services
+from byok.billing import charges_for, rate_card
+from byok.engine.journal import read_journal
+from byok.engine.plan import ModelRef, RunPlan
+from byok.engine.replay import attempt_rows, replay
+from byok.runs import answer as answering
+from byok.runs import judge as judging
+from byok.runs import probe as probing
+from byok.runs.folder import RunFolder
+from byok.warehouse.rows import AttemptRow, ChargeRow
+
+
+def bill_run(services: Services, run_id: str) -> int:
+    """Write the charges of all attempts of a run; billing it again writes the same lines, so nothing is billed twice.
+
+    Returns:
+        How many lines the two bills have together.
+
+    Raises:
+        RunUnknown: There is no such run.
+        NoRateCard: No rate card is in force at the run's start.
+    """
+    folder = RunFolder.of(services.home, run_id)
+    plan = folder.plan()
+    charges = list(_charges(plan, folder))
+    services.warehouse.write_segment(charges)
+    return len(charges)
+
+
+def _charges(plan: RunPlan, folder: RunFolder) -> Iterator[ChargeRow]:
+    card = rate_card(plan.created_at)
+    for attempt, model in attempts_of(plan, folder):
+        yield from charges_for(attempt, model, card)
+
+
+def attempts_of(plan: RunPlan, folder: RunFolder) -> Iterator[tuple[AttemptRow, ModelRef]]:
+    """Every attempt of a run, with the model that was asked: probes, answers, judgements."""
+    for number, model in enumerate(probing.models_of(plan)):
+        state = replay(read_journal(folder.journal(probing.STAGE, number)))
+        for row in attempt_rows(plan, state, role="probe", model=model):
+            yield row, model
+    for shard in range(plan.shards):
+        state = replay(read_journal(folder.journal(answering.STAGE, shard)))
+        for row in attempt_rows(plan, state, role="candidate", model=plan.model):
+            yield row, plan.model
+        for judge in plan.judges:
+            state = replay(read_journal(folder.journal(judging.stage_of(judge), shard)))
+            for row in attempt_rows(plan, state, role="judge", model=judge.model, judge=(judge.name, judge.version)):
+                yield row, judge.model

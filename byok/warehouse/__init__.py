@@ -1,0 +1,1 @@
+"""DuckDB: segments, group commit, migrations, the published snapshot."""

@@ -1,0 +1,242 @@
+"""The rows of the warehouse: one frozen record per table, field = column.
+
+`migrations/` creates the tables; a test compares the two. Unknown is None, never zero. Money is `Decimal` (USD) or integer
+micro-ECU; times are aware UTC; ids are UUID texts. `org_id` comes first in every key.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import ClassVar, Literal
+
+Role = Literal["candidate", "judge", "probe"]
+UsageClass = Literal["reported", "missing", "invalid"]
+Evidence = Literal["reported", "computed", "estimated", "unknown"]
+Plane = Literal["provider", "ecu"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelRow:
+    """A registered model as it was at `revision`; never its key."""
+
+    table: ClassVar[str] = "model"
+    org_id: str
+    model_id: str
+    revision: int
+    key: str
+    name: str
+    description: str
+    base_url: str
+    remote_id: str
+    tags: list[str]
+    public: bool
+    max_tokens: int | None
+    price_input_usd_per_mtok: Decimal | None
+    price_output_usd_per_mtok: Decimal | None
+    status: str
+    key_mask: str | None
+    capabilities: str  # JSON
+    updated_at: datetime
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DatasetRow:
+    """One version of a data set."""
+
+    table: ClassVar[str] = "dataset"
+    org_id: str
+    dataset_id: str
+    version: str
+    number: int
+    name: str
+    rows: int
+    quarantined: int
+    source_name: str
+    created_at: datetime
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRow:
+    """A run; the row with the highest `revision` is the present state."""
+
+    table: ClassVar[str] = "run"
+    org_id: str
+    run_id: str
+    revision: int
+    status: str  # running | completed | partial | invalid | failed
+    flow_run_id: str | None
+    member_id: str
+    model_id: str
+    model_key: str
+    dataset_id: str
+    dataset_name: str
+    dataset_version: str
+    config: str  # JSON: graders, judges, selection, parameters
+    fingerprint: str  # SHA-256 of what decides the answers: two runs with the same one are repeats
+    planned: int
+    answered: int | None
+    empty: int | None
+    refused: int | None
+    failed: int | None
+    error_code: str | None  # why the run did not complete
+    error_message: str | None
+    started_at: datetime
+    finished_at: datetime | None
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampleRow:
+    """One data row as one run answered it."""
+
+    table: ClassVar[str] = "sample"
+    org_id: str
+    run_id: str
+    sample_id: str
+    row_number: int  # 0-based position in the data set version
+    row_id: str
+    row_hash: str
+    input: str
+    expected: str | None
+    context: str | None
+    output: str | None
+    reasoning: str | None
+    status: str  # answered | empty | refused | failed
+    finish_reason: str | None
+    error_code: str | None
+    attempts: int
+    latency_ms: float | None  # of the attempt that answered
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    occurred_at: datetime
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttemptRow:
+    """One request that left, or was about to leave, for an endpoint."""
+
+    table: ClassVar[str] = "attempt"
+    org_id: str
+    attempt_id: str
+    run_id: str | None  # None: a probe outside a run
+    role: Role
+    model_id: str
+    model_key: str
+    sample_id: str | None
+    judge: str | None  # name of the judge, for role = judge
+    judge_version: int | None
+    number: int  # 1 is the first attempt
+    status: str  # ok | error | lost (opened, never closed: cost unknown)
+    error_code: str | None
+    http_status: int | None
+    latency_ms: float | None
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cached_tokens: int | None
+    reasoning_tokens: int | None
+    usage_class: UsageClass
+    provider_request_id: str | None
+    key_version: int | None  # which version of the model's key was used
+    opened_at: datetime
+    closed_at: datetime | None
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VerdictRow:
+    """What one grader says of one sample."""
+
+    table: ClassVar[str] = "verdict"
+    org_id: str
+    run_id: str
+    verdict_id: str
+    sample_id: str
+    grader: str  # "numeric:tolerance=0.01", or the name of the judge
+    kind: str  # code | judge
+    judge_version: int | None
+    judge_model_key: str | None
+    outcome: str  # ok | unscored | unknown | unparsable | refused | error | truncated
+    score: float | None  # None unless outcome = ok
+    passed: bool | None
+    label: str | None
+    reasoning: str | None
+    attempt_id: str | None
+    occurred_at: datetime
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ScoreRow:
+    """One grader over one run: the score, its interval, and the whole denominator."""
+
+    table: ClassVar[str] = "score"
+    org_id: str
+    run_id: str
+    grader: str
+    revision: int
+    kind: str
+    metric: str  # pass_rate | mean
+    score: float | None
+    low: float | None  # 95 % interval
+    high: float | None
+    method: str  # wilson | t | none
+    planned: int
+    answered: int
+    empty: int
+    refused: int
+    failed: int
+    unscored: int
+    scored: int
+    worst: float | None  # bounds that the unscored and failed rows leave
+    best: float | None
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ChargeRow:
+    """One line of one of the two bills."""
+
+    table: ClassVar[str] = "charge"
+    org_id: str
+    charge_id: str
+    run_id: str | None
+    plane: Plane
+    role: Role
+    attempt_id: str | None
+    model_id: str | None
+    model_key: str | None
+    sku: str  # tokens/input, tokens/output, judge_call, inference/input, inference/output
+    quantity: int | None  # tokens or calls; None when unknown
+    unit_price_usd_per_mtok: Decimal | None  # provider plane
+    amount_usd: Decimal | None  # provider plane; None when unknown, never 0 for unknown
+    rate_micro_ecu: Decimal | None  # ECU plane: micro-ECU per unit
+    amount_micro_ecu: int | None  # ECU plane
+    price_version: str  # which registered price or rate card
+    evidence: Evidence
+    occurred_at: datetime
+    recorded_at: datetime
+
+
+Row = ModelRow | DatasetRow | RunRow | SampleRow | AttemptRow | VerdictRow | ScoreRow | ChargeRow
+"""Every kind of row."""
+
+KINDS: dict[str, type[Row]] = {
+    kind.table: kind for kind in (ModelRow, DatasetRow, RunRow, SampleRow, AttemptRow, VerdictRow, ScoreRow, ChargeRow)
+}
+
+KEYS: dict[str, tuple[str, ...]] = {
+    "model": ("org_id", "model_id"),
+    "dataset": ("org_id", "dataset_id", "version"),
+    "run": ("org_id", "run_id"),
+    "sample": ("org_id", "sample_id"),
+    "attempt": ("org_id", "attempt_id"),
+    "verdict": ("org_id", "verdict_id"),
+    "score": ("org_id", "run_id", "grader"),
+    "charge": ("org_id", "charge_id"),
+}
+"""The natural key of each table: a second arrival of the same key changes nothing, but for a higher `revision`."""

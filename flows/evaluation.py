@@ -1,0 +1,54 @@
+"""Evaluate one model on one data set: register, probe, evaluate, judge, bill, report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow, runtime
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
+
+from byok.errors import ByokError
+from byok.runs import EvaluationRequest, Finished
+from flows.events import announce
+from flows.shards import side_by_side
+from tasks.bill import bill
+from tasks.evaluate import evaluate_shard
+from tasks.judge import judge_shard
+from tasks.probe import probe
+from tasks.register import register
+from tasks.report import report
+
+
+@flow(name="evaluate", persist_result=False, validate_parameters=True)
+async def evaluate(request: EvaluationRequest) -> State[Any]:
+    """Register (look up and pin), probe, evaluate, judge, bill and report one run.
+
+    Args:
+        request: The model, the data set, the graders and judges, and how to run them.
+    """
+    plan = register(request, str(runtime.flow_run.id))
+    announce(plan.run_id)
+    run = plan.run_id
+    try:
+        await probe(run)
+        answers = await side_by_side(evaluate_shard(run, shard) for shard in range(plan.shards))
+        if answers.stopped_by is None:
+            for judge in plan.judges:
+                await side_by_side(judge_shard(run, judge.name, shard) for shard in range(plan.shards))
+    except ByokError as error:
+        # What was done was paid for: it is billed and reported before the flow fails.
+        bill(run)
+        await report(run, error)
+        raise
+    bill(run)
+    return _final_state(await report(run))
+
+
+def _final_state(finished: Finished) -> State[Any]:
+    """Green only for a run that is complete, valid and above its thresholds."""
+    if finished.status != "completed":
+        return Failed(name=finished.status.capitalize(), message=f"run {finished.run_id} is {finished.status}")
+    if finished.below:
+        return Failed(name="BelowThreshold", message=f"run {finished.run_id}: {len(finished.below)} score(s) below the threshold")
+    return Completed(message=f"run {finished.run_id} is completed")

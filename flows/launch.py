@@ -1,0 +1,62 @@
+"""Run evaluations in this process, for the command line.
+
+    python -m flows.launch < requests.json
+
+Reads `{"requests": [EvaluationRequest, …]}` from standard input and writes one JSON event a line to standard output:
+`{"event": "run", "index": 0, "run_id": …}` when a run has been planned, `{"event": "end", "index": 0, "run_id": …, "error": …}`
+when it has ended. Prefect's own output goes to standard error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from typing import Any
+
+import orjson
+
+from byok.errors import ByokError
+from byok.runs import EvaluationRequest
+from flows.evaluation import evaluate
+from flows.events import listen
+
+
+def main() -> None:
+    """Entry point."""
+    # Events own the real standard output; whatever a library prints goes to standard error.
+    events = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    requests = [EvaluationRequest.model_validate(one) for one in orjson.loads(sys.stdin.buffer.read())["requests"]]
+
+    def say(event: dict[str, Any]) -> None:
+        events.write(orjson.dumps(event) + b"\n")
+
+    asyncio.run(_run_all(requests, say))
+
+
+async def _run_all(requests: list[EvaluationRequest], say: Any) -> None:
+    await asyncio.gather(*(asyncio.create_task(_run(index, request, say)) for index, request in enumerate(requests)))
+
+
+async def _run(index: int, request: EvaluationRequest, say: Any) -> None:
+    planned: list[str] = []
+
+    def heard(run_id: str) -> None:
+        planned.append(run_id)
+        say({"event": "run", "index": index, "run_id": run_id})
+
+    listen(heard)
+    error: dict[str, object] | None = None
+    state = await evaluate(request, return_state=True)
+    if state.is_failed() or state.is_crashed():
+        failure = await state.aresult(raise_on_failure=False)
+        if isinstance(failure, ByokError):
+            error = failure.as_dict() | {"exit_code": failure.exit_code}
+        elif isinstance(failure, BaseException):
+            error = {"code": "internal_error", "message": f"{type(failure).__name__} in the flow", "exit_code": 4}
+    say({"event": "end", "index": index, "run_id": planned[0] if planned else None, "error": error})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""One module per verb: thin `@task` wrappers that open the services, call the domain and return ids."""

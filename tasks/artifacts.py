@@ -1,0 +1,76 @@
+"""What the Prefect UI shows of a run: short tables of texts, escaped, without anything that a model wrote."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from byok.app import Services
+from byok.billing import TwoBills
+from byok.money import ecu, plain
+from byok.reporting import RunSummary
+from byok.runs import Finished
+
+
+def _text(value: object) -> str:
+    """A cell of a markdown or artifact table; None is a dash."""
+    return "-" if value is None else str(value).replace("|", "\\|").replace("\n", " ")
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def summary_markdown(summary: RunSummary, finished: Finished) -> str:
+    """The run in a page of markdown."""
+    lines = [
+        f"# Run {finished.run_id}",
+        "",
+        f"**{finished.status}** · model `{_text(summary.model_key)}` · data set `{_text(summary.dataset_name)}`",
+        "",
+        "| grader | score | 95 % interval | planned | answered | empty | refused | failed | unscored |",
+        "| --- | --: | --- | --: | --: | --: | --: | --: | --: |",
+    ]
+    lines += [
+        f"| {_text(score.grader)} | {_number(score.score)} | {_number(score.low)} to {_number(score.high)} | {score.planned} |"
+        f" {score.answered} | {score.empty} | {score.refused} | {score.failed} | {score.unscored} |"
+        for score in summary.scores
+    ]
+    if finished.below:
+        lines += ["", "Below the threshold: " + ", ".join(map(_text, finished.below))]
+    return "\n".join(lines)
+
+
+def leaderboard_rows(services: Services, summary: RunSummary) -> list[dict[str, Any]]:
+    """Runs over the same version of the data set, best first within each grader."""
+    found = services.warehouse.query(
+        "SELECT grader, model_key, score, low, high, run_id FROM v1.leaderboard "
+        "WHERE org_id = ? AND dataset_version = ? ORDER BY grader, score DESC NULLS LAST, run_id LIMIT 100",
+        [services.actor.org_id, summary.dataset_version],
+    )
+    return [
+        {
+            "grader": _text(grader),
+            "model": _text(model),
+            "score": _number(score),
+            "low": _number(low),
+            "high": _number(high),
+            "run": str(run_id),
+        }
+        for grader, model, score, low, high, run_id in found.rows
+    ]
+
+
+def bill_rows(bills: TwoBills) -> list[dict[str, Any]]:
+    """Both bills, line by line; an unknown amount says so."""
+    return [
+        {
+            "bill": "provider" if line.plane == "provider" else "platform",
+            "role": line.role,
+            "model": _text(line.model_key),
+            "what": line.sku,
+            "quantity": _text(line.quantity),
+            "USD": "" if line.plane != "provider" else "unknown" if line.amount_usd is None else plain(line.amount_usd),
+            "ECU": "" if line.plane != "ecu" else "unknown" if line.amount_micro_ecu is None else ecu(line.amount_micro_ecu),
+        }
+        for line in bills.lines
+    ]

@@ -1,0 +1,15 @@
+"""Bill a run on both planes."""
+
+from __future__ import annotations
+
+from prefect import task
+
+from byok.app import open_services
+from byok.runs import bill_run
+from tasks.policies import SETTINGS
+
+
+@task(name="bill", **SETTINGS)
+def bill(run_id: str) -> int:
+    """Write the lines of the two bills."""
+    return bill_run(open_services(), run_id)

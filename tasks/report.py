@@ -1,0 +1,37 @@
+"""Report a run: its scores and final state into the warehouse, its artifacts into Prefect."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
+
+from byok.app import Services, open_services
+from byok.billing import two_bills
+from byok.errors import ByokError
+from byok.reporting import run_summary
+from byok.runs import Finished, finish_run
+from tasks.artifacts import bill_rows, leaderboard_rows, summary_markdown
+from tasks.policies import SETTINGS
+
+
+@task(name="report", **SETTINGS)
+async def report(run_id: str, error: ByokError | None = None) -> Finished:
+    """Close the run and show it: summary, leaderboard and the two bills."""
+    services = open_services()
+    finished = finish_run(services, run_id, error)
+    await _show(services, finished)
+    return finished
+
+
+async def _show(services: Services, finished: Finished) -> None:
+    summary = run_summary(services.warehouse, services.actor.org_id, finished.run_id)
+    bills = two_bills(services.warehouse, services.actor.org_id, finished.run_id)
+    await acreate_markdown_artifact(
+        key="run-summary", markdown=summary_markdown(summary, finished), description="How the run ended, with the whole denominator."
+    )
+    await acreate_table_artifact(
+        key="leaderboard", table=leaderboard_rows(services, summary), description="Runs over the same data set, best first."
+    )
+    await acreate_table_artifact(
+        key="two-bills", table=bill_rows(bills), description="What the provider charges (USD) and what the platform charges (ECU)."
+    )
