@@ -32,17 +32,17 @@ async def evaluate(request: EvaluationRequest) -> State[Any]:
     run = plan.run_id
     try:
         await probe(run)
-        answers = await side_by_side(evaluate_shard(run, shard) for shard in range(plan.shards))
-        if answers.stopped_by is None:
-            for judge in plan.judges:
-                await side_by_side(judge_shard(run, judge.name, shard) for shard in range(plan.shards))
+        stage = await side_by_side(evaluate_shard(run, shard) for shard in range(plan.shards))
+        for judge in plan.judges:
+            if stage.stopped_by is None:
+                stage = await side_by_side(judge_shard(run, judge.name, shard) for shard in range(plan.shards))
     except ByokError as error:
         # What was done was paid for: it is billed and reported before the flow fails.
         bill(run)
         await report(run, error)
         raise
     bill(run)
-    return _final_state(await report(run))
+    return _final_state(await report(run, stopped_by=stage.stopped_by))
 
 
 def _final_state(finished: Finished) -> State[Any]:

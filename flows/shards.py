@@ -18,11 +18,6 @@ class Stage:
         self.reports = reports
 
     @property
-    def complete(self) -> bool:
-        """Whether every unit of every shard is finished."""
-        return all(report.finished == report.planned for report in self.reports)
-
-    @property
     def stopped_by(self) -> str | None:
         """Code of the error that stopped the stage, if one did."""
         return next((report.stopped_by for report in self.reports if report.stopped_by), None)

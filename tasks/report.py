@@ -15,10 +15,10 @@ from tasks.policies import SETTINGS
 
 
 @task(name="report", **SETTINGS)
-async def report(run_id: str, error: ByokError | None = None) -> Finished:
+async def report(run_id: str, error: ByokError | None = None, stopped_by: str | None = None) -> Finished:
     """Close the run and show it: summary, leaderboard and the two bills."""
     services = open_services()
-    finished = finish_run(services, run_id, error)
+    finished = finish_run(services, run_id, error, stopped_by)
     await _show(services, finished)
     return finished
 

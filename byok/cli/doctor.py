@@ -14,11 +14,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from byok.cli.output import Json, clean, emit
+from byok.cli.output import Json, emit
 from byok.cli.processes import read_standing_server
 from byok.errors import ByokError
 from byok.home import Home
 from byok.resources import shipped
+from byok.text import visible
 
 LEAST_FREE_BYTES = 500_000_000
 
@@ -175,7 +176,10 @@ def _warehouse(home: Home) -> str:
 def _rejected(home: Home) -> Check:
     rejected = sorted((home.spool / "segments" / "rejected").glob("*.ndjson"))
     return Check(
-        "segments", not rejected, f"{len(rejected)} rejected", f"read the .reason files in {home.spool / 'segments' / 'rejected'} and report them"
+        "segments",
+        not rejected,
+        f"{len(rejected)} rejected",
+        f"read the .reason files in {home.spool / 'segments' / 'rejected'} and report them",
     )
 
 
@@ -189,6 +193,6 @@ def _allowed() -> str:
 def _draw(out: Console, checks: list[Check]) -> None:
     for check in checks:
         mark = Text("ok   ", style="green") if check.ok else Text("wrong", style="bold red")
-        out.print(Text.assemble(mark, f" {check.name}: {clean(check.detail)}"), soft_wrap=True)
+        out.print(Text.assemble(mark, f" {check.name}: {visible(check.detail)}"), soft_wrap=True)
         if not check.ok and check.mend:
-            out.print(Text(f"      mend: {clean(check.mend)}"), soft_wrap=True)
+            out.print(Text(f"      mend: {visible(check.mend)}"), soft_wrap=True)

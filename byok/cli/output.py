@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, is_dataclass
 from datetime import datetime
@@ -19,19 +18,10 @@ from rich.text import Text
 from byok.clock import iso
 from byok.errors import ByokError
 from byok.money import plain
+from byok.text import visible
 
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON of a stable shape instead of a table.")]
 """The type of every command's `json` option."""
-
-_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-
-
-def clean(text: str) -> str:
-    """`text` without control, escape and bidirectional characters: what models and people wrote is shown, never obeyed."""
-    return "".join(
-        char if char in "\n\t" or (unicodedata.category(char) not in ("Cc", "Cs") and char not in _BIDI) else "\N{REPLACEMENT CHARACTER}"
-        for char in text
-    )
 
 
 def _plain_value(value: object) -> object:
@@ -76,8 +66,8 @@ def cell(value: Any) -> Text:
     if isinstance(value, datetime):
         return Text(value.strftime("%Y-%m-%d %H:%M:%S"))
     if isinstance(value, list | tuple):
-        return Text(clean(", ".join(map(str, value))))
-    return Text(clean(str(value)))
+        return Text(visible(", ".join(map(str, value))))
+    return Text(visible(str(value)))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> Table:
@@ -98,12 +88,12 @@ def report_error(error: ByokError, *, json: bool) -> int:
         print(to_json({"error": error.as_dict()}))
     else:
         out = Console(stderr=True, markup=False, highlight=False, emoji=False, soft_wrap=True)
-        out.print(Text.assemble((f"error: {clean(error.message)}", "bold red"), f"  [{error.code}]"))
+        out.print(Text.assemble((f"error: {visible(error.message)}", "bold red"), f"  [{error.code}]"))
         if error.hint:
-            out.print(Text(f"hint:  {clean(error.hint)}"))
+            out.print(Text(f"hint:  {visible(error.hint)}"))
     return error.exit_code
 
 
 def note(text: str) -> None:
     """A remark for a person, on standard error, so that standard output stays clean."""
-    print(clean(text), file=sys.stderr)
+    print(visible(text), file=sys.stderr)

@@ -68,7 +68,9 @@ def up(*, port: int = 4200, json: Json = False) -> int:
         stack.start(lambda: stopped)
         if not stopped:
             told = {"ui": stack.ui, "api_url": stack.api_url, "pool": POOL, "deployments": ["evaluate/ad-hoc", "evaluate/nightly"]}
-            print(to_json({"up": told}) if json else f"UI:          {stack.ui}\nAPI:         {stack.api_url}\nwork pool:   {POOL}", flush=True)
+            print(
+                to_json({"up": told}) if json else f"UI:          {stack.ui}\nAPI:         {stack.api_url}\nwork pool:   {POOL}", flush=True
+            )
             if not json:
                 note("start a run from the UI: Deployments > evaluate/ad-hoc > Run. Ctrl-C stops everything.")
         while not stopped:

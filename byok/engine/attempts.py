@@ -84,7 +84,7 @@ async def attempt_unit(
         sleep: How to wait (injected in tests).
 
     Returns:
-        The outcome; None when the run was stopped before the unit could start.
+        The outcome; None when the run was stopped: the unit has not ended.
     """
     number = unit.first_attempt
     while True:
@@ -92,17 +92,29 @@ async def attempt_unit(
             if gate.stopped_by is not None:
                 return None
             this = attempt_id(unit.id, number)
-            journal.append({"k": "opened", "attempt_id": this, "unit": unit.id, "sample_id": unit.sample_id, "number": number, "at": iso(utcnow())})
+            journal.append(
+                {"k": "opened", "attempt_id": this, "unit": unit.id, "sample_id": unit.sample_id, "number": number, "at": iso(utcnow())}
+            )
+            sent_as = client.token_parameter
             answer, error = await _send(unit, client)
         closed = _closed(this, answer, error)
         if answer is not None:
-            return Outcome(unit, answer, None, number, this, [closed])
+            return Outcome(unit, answer, None, number - unit.first_attempt + 1, this, [closed])
         assert error is not None
+        if client.adapt(error) or (error.code == "bad_request" and client.token_parameter != sent_as):
+            # The endpoint named the parameter that it wants instead: the next attempt says it that way.
+            journal.append(closed)
+            number += 1
+            continue
         if stops(error):
             gate.stop(error)
-        wait = None if gate.stopped_by else policy.wait_s(error, number - unit.first_attempt + 1)
+        if gate.stopped_by is not None:
+            # Not this unit's own failure: it stays open, and a resumed run asks again.
+            journal.append(closed)
+            return None
+        wait = policy.wait_s(error, number - unit.first_attempt + 1)
         if wait is None:
-            return Outcome(unit, None, error, number, this, [closed])
+            return Outcome(unit, None, error, number - unit.first_attempt + 1, this, [closed])
         journal.append(closed)
         await sleep(wait)
         number += 1
@@ -110,7 +122,7 @@ async def attempt_unit(
 
 async def _send(unit: Unit, client: ChatClient) -> tuple[ChatAnswer | None, EndpointError | None]:
     try:
-        answer = await client.chat(
+        answer = await client.attempt(
             unit.messages, max_tokens=unit.max_tokens, temperature=unit.temperature, response_format=unit.response_format
         )
     except EndpointError as error:

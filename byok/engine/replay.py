@@ -9,7 +9,11 @@ from typing import Any
 
 from byok.clock import utcnow
 from byok.engine.plan import ModelRef, RunPlan
-from byok.warehouse.rows import AttemptRow, Role
+from byok.warehouse.rows import AttemptRow, Role, UsageClass
+
+
+NO_USAGE: tuple[None, None, None, None, UsageClass] = (None, None, None, None, "missing")
+"""What is known of the tokens of an attempt without an answer."""
 
 
 @dataclass
@@ -62,7 +66,7 @@ def attempt_rows(plan: RunPlan, state: Replay, *, role: Role, model: ModelRef, j
     rows = []
     for attempt_id, attempt in state.attempts.items():
         opened, closed = attempt.opened, attempt.closed or {}
-        prompt, completion, cached, reasoning, usage_class = closed.get("usage") or (None, None, None, None, "missing")
+        prompt, completion, cached, reasoning, usage_class = closed.get("usage") or NO_USAGE
         rows.append(
             AttemptRow(
                 org_id=plan.org_id,

@@ -38,7 +38,8 @@ class RetryPolicy:
             return None
         if error.retry_after_s is not None:
             return error.retry_after_s if error.retry_after_s <= self.patience_s else None
-        return self.jitter() * min(self.cap_s, self.base_s * 2 ** (attempt - 1))
+        longest: float = min(self.cap_s, self.base_s * 2.0 ** (attempt - 1))
+        return self.jitter() * longest
 
 
 Sleep = Callable[[float], Awaitable[None]]

@@ -65,7 +65,7 @@ class Finished:
         return self.status == "completed" and not self.below
 
 
-def finish_run(services: Services, run_id: str, error: ByokError | None = None) -> Finished:
+def finish_run(services: Services, run_id: str, error: ByokError | None = None, stopped_by: str | None = None) -> Finished:
     """Write the scores and the final state of a run, and publish everything it left.
 
     Calling it again, after a resume, writes the new state over the old one.
@@ -74,13 +74,14 @@ def finish_run(services: Services, run_id: str, error: ByokError | None = None) 
         services: The installation.
         run_id: The run.
         error: What ended the run early, if anything did.
+        stopped_by: Code of the endpoint's error that stopped it, if one did.
 
     Raises:
         RunUnknown: There is no such run.
     """
     folder = RunFolder.of(services.home, run_id)
     plan = folder.plan()
-    tally, graded, judged_fully, stop = _collect(services, plan, folder)
+    tally, graded, judged_fully = _collect(services, plan, folder)
     # A later state must win over an earlier one whichever arrives first: the clock is the revision.
     revision = time.time_ns() // 1000
     status = _status(plan, tally, judged_fully, error)
@@ -98,7 +99,7 @@ def finish_run(services: Services, run_id: str, error: ByokError | None = None) 
                 empty=tally.empty,
                 refused=tally.refused,
                 failed=tally.failed,
-                error_code=error.code if error else stop,
+                error_code=error.code if error else stopped_by,
                 error_message=error.message if error else None,
                 finished_at=utcnow(),
             ),
@@ -108,13 +109,12 @@ def finish_run(services: Services, run_id: str, error: ByokError | None = None) 
     return Finished(run_id, status, below)
 
 
-def _collect(services: Services, plan: RunPlan, folder: RunFolder) -> tuple[_Tally, dict[str, _Scores], bool, str | None]:
+def _collect(services: Services, plan: RunPlan, folder: RunFolder) -> tuple[_Tally, dict[str, _Scores], bool]:
     tally = _Tally()
     graders = [parse_grader(spec) for spec in plan.graders]
     graded = {grader.spec: _Scores("code", grader.metric) for grader in graders}
     graded |= {judge.name: _judge_scores(judge) for judge in plan.judges}
     judged_fully = True
-    stop: str | None = None
     for shard in range(plan.shards):
         answers = replay(read_journal(folder.journal(answering.STAGE, shard)))
         for row in services.datasets.rows(plan.dataset.version, plan.rows_of(shard)):
@@ -122,8 +122,6 @@ def _collect(services: Services, plan: RunPlan, folder: RunFolder) -> tuple[_Tal
             if result is None:
                 continue
             setattr(tally, result["status"], getattr(tally, result["status"]) + 1)
-            if result["status"] == "failed":
-                stop = stop or result["error_code"]
             if result["status"] == "answered":
                 for grader in graders:
                     verdict = grader.grade(result["output"], row.expected)
@@ -134,7 +132,7 @@ def _collect(services: Services, plan: RunPlan, folder: RunFolder) -> tuple[_Tal
             judged_fully = judged_fully and len(verdicts) == answered
             for result in verdicts.values():
                 _count(graded[judge.name], result["outcome"], result["score"], result["passed"])
-    return tally, graded, judged_fully, stop
+    return tally, graded, judged_fully
 
 
 def _judge_scores(judge: JudgeRef) -> _Scores:

@@ -102,9 +102,7 @@ class _Asking:
 
     def unit(self, unit_id: str, sample: str, row: DataRow, output: str, first_attempt: int) -> Unit:
         self._parts[unit_id] = (row, output)
-        request = judge_request(
-            self.judge, input=row.input, output=output, expected=row.expected, context=row.context, mode=self.mode
-        )
+        request = judge_request(self.judge, input=row.input, output=output, expected=row.expected, context=row.context, mode=self.mode)
         room = min(JUDGE_MAX_TOKENS, self.judge.model.max_tokens or JUDGE_MAX_TOKENS)
         return Unit(
             id=unit_id,

@@ -61,5 +61,10 @@ class EvaluationRequest(BaseModel):
         json_schema_extra={"position": 11},
     )
     shard_size: int = Field(
-        default=500, ge=1, le=100_000, title="Rows per shard", description="Rows that one task run answers.", json_schema_extra={"position": 12}
+        default=500,
+        ge=1,
+        le=100_000,
+        title="Rows per shard",
+        description="Rows that one task run answers.",
+        json_schema_extra={"position": 12},
     )

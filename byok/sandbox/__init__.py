@@ -1,1 +1,10 @@
-""""""
+"""A simulated provider on loopback: it answers from a key file, right for an exactly known set of questions.
+
+For demos, dry runs and tests: what it did is counted, so results can be checked against known truth.
+"""
+
+from byok.sandbox.answers import AnswersUnusable, read_answers
+from byok.sandbox.faults import Fault
+from byok.sandbox.server import BadSandboxOption, Sandbox
+
+__all__ = ["AnswersUnusable", "BadSandboxOption", "Fault", "Sandbox", "read_answers"]

@@ -1,0 +1,71 @@
+"""`byok bill`: the two bills of a run."""
+
+from __future__ import annotations
+
+from cyclopts import App
+from rich.columns import Columns
+from rich.console import Console
+from rich.table import Table
+
+from byok.access import BILLING_READ, require
+from byok.app import open_services
+from byok.billing import BillLine, TwoBills, two_bills
+from byok.cli.output import Json, cell, emit, note
+from byok.money import ecu, plain
+from byok.reporting import find_run
+
+app = App(name="bill", help="Show the two bills of a run.")
+
+
+@app.command
+def show(run: str, *, json: Json = False) -> None:
+    """Show the two bills of a run side by side: the provider's (USD) and the platform's (ECU).
+
+    Args:
+        run: Id of the run, the beginning of it, or latest.
+        json: Print JSON of a stable shape instead of tables.
+    """
+    services = open_services()
+    require(services.actor, BILLING_READ)
+    bills = two_bills(services.warehouse, services.actor.org_id, find_run(services.warehouse, services.actor.org_id, run))
+    emit({"bill": bills.as_dict()}, json=json, human=lambda out: draw_bills(out, bills))
+
+
+def draw_bills(out: Console, bills: TwoBills) -> None:
+    """Both bills with their totals, and what is not in them."""
+    usd, micro = bills.total_usd, bills.total_micro_ecu
+    provider = _bill("provider bill (USD)", bills.of("provider"), "unknown" if usd is None else plain(usd))
+    platform = _bill("platform bill (ECU)", bills.of("ecu"), "unknown" if micro is None else ecu(micro))
+    out.print(Columns([provider, platform], padding=(0, 2)))
+    if bills.unknown("provider"):
+        note(
+            f"{bills.unknown('provider')} charges on the provider bill have an unknown amount and are in no total:"
+            " the model has no price (byok model register … --price-input --price-output) or the endpoint told no usage."
+        )
+    if bills.unknown("ecu"):
+        note(f"{bills.unknown('ecu')} charges on the platform bill have an unknown amount: the endpoint told no usage.")
+
+
+def _bill(title: str, lines: list[BillLine], total: str) -> Table:
+    made = Table(title=title, title_justify="left", title_style="bold", show_footer=True)
+    for name, footer, right in (
+        ("for", "total", False),
+        ("model", "", False),
+        ("what", "", False),
+        ("quantity", "", True),
+        ("amount", total, True),
+    ):
+        made.add_column(name, footer=footer, justify="right" if right else "left", overflow="fold")
+    for line in lines:
+        made.add_row(*(cell(value) for value in (line.role, line.model_key, line.sku, line.quantity, _amount(line))))
+    return made
+
+
+def _amount(line: BillLine) -> str:
+    if line.plane == "provider":
+        known = None if line.amount_usd is None else plain(line.amount_usd)
+    else:
+        known = None if line.amount_micro_ecu is None else ecu(line.amount_micro_ecu)
+    if known is None:
+        return "unknown"
+    return f"{known} (+{line.unknown} unknown)" if line.unknown else known

@@ -1,0 +1,74 @@
+"""`byok report`: the report page of a run."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from byok.access import BILLING_READ, MODELS_READ, require
+from byok.app import open_services
+from byok.cli.output import Json, emit
+from byok.errors import InputError
+from byok.reporting import find_run, report_page
+
+
+class FileExists(InputError):
+    """The file is there already."""
+
+    code = "file_exists"
+
+
+class FileUnwritable(InputError):
+    """The file cannot be written."""
+
+    code = "file_unwritable"
+
+
+def report(
+    run: str,
+    *,
+    output: Annotated[Path, Parameter(name=("--output", "-o"))] = Path("report.html"),
+    force: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
+) -> None:
+    """Write the report of a run as one self-contained page that fetches nothing.
+
+    Args:
+        run: Id of the run, the beginning of it, or latest.
+        output: The file to write.
+        force: Write over a file that is there.
+        json: Print JSON of a stable shape instead of the path.
+    """
+    services = open_services()
+    for scope in (MODELS_READ, BILLING_READ):
+        require(services.actor, scope)
+    run_id = find_run(services.warehouse, services.actor.org_id, run)
+    if output.exists() and not force:
+        raise FileExists(f"{output} is there already", hint="choose another file, or write over it with --force")
+    write_page(output, report_page(services.warehouse, services.actor.org_id, run_id), force=force)
+    emit({"report": {"run_id": run_id, "path": str(output.resolve())}}, json=json, human=lambda out: print(output.resolve()))
+
+
+def write_page(path: Path, page: str, *, force: bool) -> None:
+    """Write a page so that the file is whole or not there.
+
+    Raises:
+        FileExists: It is there, and `force` is not given.
+        FileUnwritable: It cannot be written.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        part.write_text(page, encoding="utf-8")
+        if force:
+            os.replace(part, path)
+        else:
+            os.link(part, path)
+    except FileExistsError:
+        raise FileExists(f"{path} is there already", hint="choose another file, or write over it with --force") from None
+    except OSError as problem:
+        raise FileUnwritable(f"{path} cannot be written: {problem.strerror}", hint="choose another file with -o") from None
+    finally:
+        part.unlink(missing_ok=True)

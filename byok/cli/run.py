@@ -1,0 +1,134 @@
+"""`byok run`: list runs, or show one."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+from cyclopts import App
+from rich.console import Console
+
+from byok.access import MODELS_READ, require
+from byok.app import open_services
+from byok.cli.output import Json, emit, note, table
+from byok.money import ecu, plain
+from byok.reporting import RunSummary, find_run, run_summary
+
+app = App(name="run", help="List runs, or show one.")
+
+_LIST = """
+SELECT r.run_id, r.started_at, r.status, r.model_key, r.dataset_name, r.planned, r.answered, r.failed, r.error_code,
+    coalesce(list(struct_pack(grader := s.grader, score := s.score, low := s.low, high := s.high) ORDER BY s.kind, s.grader)
+        FILTER (WHERE s.grader IS NOT NULL), []) AS scores
+FROM v1.runs r LEFT JOIN v1.scores s USING (org_id, run_id)
+WHERE r.org_id = $org AND ($model IS NULL OR r.model_key = $model) AND ($dataset IS NULL OR r.dataset_name = $dataset)
+GROUP BY ALL ORDER BY r.started_at DESC, r.run_id DESC LIMIT $limit
+"""
+
+
+@app.command(name="list")
+def list_(*, limit: int = 20, model: str | None = None, dataset: str | None = None, json: Json = False) -> None:
+    """List runs, the newest first.
+
+    Args:
+        limit: How many.
+        model: Only runs of this model.
+        dataset: Only runs over this data set.
+        json: Print JSON of a stable shape instead of a table.
+    """
+    services = open_services()
+    require(services.actor, MODELS_READ)
+    which: Any = {"org": services.actor.org_id, "model": model, "dataset": dataset, "limit": max(0, limit)}
+    runs = services.warehouse.query(_LIST, which).dicts()
+
+    def draw(out: Console) -> None:
+        if not runs:
+            note("no runs yet: byok evaluate --help")
+            return
+        columns = ("run", "started (UTC)", "status", "model", "data set", "planned", "answered", "failed", "scores")
+        rows = [
+            (
+                r["run_id"],
+                r["started_at"],
+                r["status"],
+                r["model_key"],
+                r["dataset_name"],
+                r["planned"],
+                r["answered"],
+                r["failed"],
+                _scores(r["scores"]),
+            )
+            for r in runs
+        ]
+        out.print(table(columns, rows))
+
+    emit({"runs": runs}, json=json, human=draw)
+
+
+def _scores(scores: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{one['grader']} {number(one['score'])}" for one in scores) or "-"
+
+
+@app.command
+def show(run: str, *, json: Json = False) -> None:
+    """Show how a run went.
+
+    Args:
+        run: Id of the run, the beginning of it, or latest.
+        json: Print JSON of a stable shape instead of tables.
+    """
+    services = open_services()
+    require(services.actor, MODELS_READ)
+    summary = run_summary(services.warehouse, services.actor.org_id, find_run(services.warehouse, services.actor.org_id, run))
+    emit({"run": summary.as_dict()}, json=json, human=lambda out: draw_summary(out, summary))
+
+
+def number(value: float | None) -> str:
+    """A score with four decimals; None as a dash."""
+    return "-" if value is None else f"{value:.4f}"
+
+
+def draw_summary(out: Console, run: RunSummary) -> None:
+    """The final table of a run."""
+    columns = ("grader", "score", "95 % interval", "planned", "answered", "empty", "refused", "failed", "unscored", "worst to best")
+    rows = [
+        (
+            *(
+                s.grader,
+                number(s.score),
+                f"{number(s.low)} to {number(s.high)}",
+                s.planned,
+                s.answered,
+                s.empty,
+                s.refused,
+                s.failed,
+                s.unscored,
+            ),
+            f"{number(s.worst)} to {number(s.best)}",
+        )
+        for s in run.scores
+    ]
+    out.print(table(columns, rows, title=f"{run.model_key} on {run.dataset_name}: {run.status}"))
+    latency = "-" if run.latency_p50_ms is None or run.latency_p95_ms is None else f"{run.latency_p50_ms:.0f} / {run.latency_p95_ms:.0f} ms"
+    usd = "unknown" if run.provider_usd is None and run.unpriced_charges else plain(run.provider_usd or Decimal(0))
+    unpriced = f" ({run.unpriced_charges} charges of unknown amount not in it)" if run.unpriced_charges else ""
+    facts = [
+        ("run", run.run_id),
+        ("latency p50 / p95", latency),
+        ("tokens in + out", f"{_dash(run.prompt_tokens)} + {_dash(run.completion_tokens)} in {run.attempts} requests"),
+        ("provider bill", f"{usd} USD{unpriced}"),
+        ("platform bill", f"{ecu(run.micro_ecu or 0)} ECU"),
+    ]
+    if run.not_asked:
+        facts.append(("not asked", f"{run.not_asked} of {run.planned} rows"))
+    if run.error_code:
+        facts.append(("stopped by", f"{run.error_code}: {run.error_message}" if run.error_message else run.error_code))
+    if run.below:
+        facts.append(("below threshold", ", ".join(run.below)))
+    for name, value in facts:
+        out.print(f"{name + ':':<19}{value}", soft_wrap=True)
+    out.print()
+
+
+def _dash(value: int | None) -> str:
+    return "-" if value is None else str(value)

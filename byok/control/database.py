@@ -1,0 +1,153 @@
+"""Open the control plane, and bring its schema to this version."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from byok.errors import InputError, OutsideError
+from byok.home import private_dir
+
+BUSY_TIMEOUT_MS = 30_000
+"""How long a writer waits for another one on SQLite."""
+
+
+class ControlPlaneVersion(InputError):
+    """The database holds another version of the schema than this program."""
+
+    code = "control_plane_version"
+
+
+class ControlPlaneUnreachable(OutsideError):
+    """The database does not open."""
+
+    code = "control_plane_unreachable"
+
+
+class ControlPlane:
+    """Connections to the control plane.
+
+    Args:
+        engine: The SQLAlchemy engine.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection for reading."""
+        with self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A connection in a transaction that commits at the end; on SQLite it takes the write lock at once."""
+        with self.engine.connect().execution_options(byok_write=True) as connection, connection.begin():
+            yield connection
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+
+def open_control(url: str) -> ControlPlane:
+    """Open a control plane of this version.
+
+    Raises:
+        ControlPlaneVersion: Its schema is older or newer than this program.
+        ControlPlaneUnreachable: It does not open.
+    """
+    engine = _engine(url)
+    found, wanted = _revision(engine), _scripts().get_current_head()
+    if found != wanted:
+        engine.dispose()
+        raise ControlPlaneVersion(
+            "the control plane is of another version of byok",
+            hint="run byok init again with the same organisation and owner to upgrade it, or use the newer byok",
+            found=found,
+            wanted=wanted,
+        )
+    return ControlPlane(engine)
+
+
+def migrate(url: str) -> bool:
+    """Bring a control plane to this version; make it when there is none.
+
+    Returns:
+        Whether anything was changed.
+
+    Raises:
+        ControlPlaneUnreachable: It does not open.
+    """
+    engine = _engine(url)
+    try:
+        before = _revision(engine)
+        with engine.begin() as connection:
+            config = _config()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+        return before != _revision(engine)
+    finally:
+        engine.dispose()
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config
+
+
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config())
+
+
+def _revision(engine: Engine) -> str | None:
+    try:
+        with engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
+    except SQLAlchemyError as error:
+        raise ControlPlaneUnreachable(
+            f"the control plane does not open ({type(error).__name__})", hint="check BYOK_DATABASE_URL, or the folder's permissions"
+        ) from None
+
+
+def _engine(url: str) -> Engine:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ControlPlaneUnreachable(
+            "BYOK_DATABASE_URL is not a database URL", hint="for example postgresql+psycopg://host/byok"
+        ) from None
+    if parsed.get_backend_name() != "sqlite":
+        return create_engine(parsed, pool_pre_ping=True)
+    if parsed.database:
+        path = Path(parsed.database)
+        private_dir(path.parent)
+        # Made here, so that it never exists with wider permissions; SQLite gives its side files the same mode.
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    engine = create_engine(parsed)
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _record: object) -> None:
+        # The driver's own implicit BEGIN is switched off; `begin` below says which kind is meant.
+        connection.isolation_level = None
+        for pragma in ("journal_mode=WAL", f"busy_timeout={BUSY_TIMEOUT_MS}", "foreign_keys=ON", "synchronous=FULL"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        write = connection.get_execution_options().get("byok_write")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    return engine

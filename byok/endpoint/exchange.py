@@ -1,0 +1,154 @@
+"""One request and its whole reply, bounded in time and size."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Protocol
+
+import aiohttp
+import httpx
+
+from byok.endpoint.errors import EndpointError, EndpointTimeout, ResponseInvalid
+from byok.endpoint.explain import explain
+from byok.endpoint.policy import BaseUrl
+from byok.endpoint.transport import Dial, dial
+from byok.endpoint.wire import Redactor, Reply
+
+MAX_BODY = 16 * 1024 * 1024
+"""Bytes of an answer, at most: many times the longest answer of any model."""
+
+MAX_ERROR_BODY = 64 * 1024
+"""Bytes that are read of an error."""
+
+
+class Opener(Protocol):
+    """Makes an HTTP client, inside a running event loop."""
+
+    def __call__(self, *, reuse: bool) -> httpx.AsyncClient:
+        """With or without a pool of kept connections."""
+        ...
+
+
+class Exchange:
+    """Sends requests to one endpoint.
+
+    Args:
+        base: The endpoint.
+        opener: Makes the HTTP clients.
+        redact: Takes the key out of replies.
+        timeout_s: Deadline of one request, from the start to the last byte.
+    """
+
+    def __init__(self, base: BaseUrl, opener: Opener, redact: Redactor, timeout_s: float) -> None:
+        self._base, self._opener, self._redact, self._timeout_s = base, opener, redact, timeout_s
+        self._http: httpx.AsyncClient | None = None
+        self._fresh: httpx.AsyncClient | None = None
+
+    def open(self) -> None:
+        """Make the pool; needs a running event loop."""
+        self._http = self._opener(reuse=True)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for client in (self._http, self._fresh):
+            if client is not None:
+                await client.aclose()
+        self._http = self._fresh = None
+
+    async def send(self, method: str, path: str, content: bytes | None) -> Reply:
+        """Send a request, and read the whole reply.
+
+        Errors are raised outside the `except` blocks: no library exception, whose request holds the key, hangs on them.
+        """
+        if self._http is None:
+            raise RuntimeError("use the client as an async context manager")
+        flight = _Flight()
+        failure: EndpointError
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                try:
+                    return await self._send(self._http, flight, method, path, content)
+                except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
+                    if not flight.stale(_cause(error)):
+                        raise
+                # The server had closed an idle connection; nothing of an answer was read.
+                self._fresh = self._fresh or self._opener(reuse=False)
+                return await self._send(self._fresh, flight, method, path, content)
+        except TimeoutError:
+            failure = EndpointTimeout(
+                f"{self._base.origin}: no complete answer within {self._timeout_s:g} s", hint="the endpoint is slow or stuck"
+            )
+        except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
+            failure = explain(_cause(error), self._base, answered=flight.answered)
+        raise failure
+
+    async def _send(self, client: httpx.AsyncClient, flight: _Flight, method: str, path: str, content: bytes | None) -> Reply:
+        started = time.perf_counter()
+        flight.dial = Dial()
+        before = dial.set(flight.dial)
+        try:
+            request = client.build_request(method, self._base.join(path), content=content)
+            response = await client.send(request, stream=True)
+        finally:
+            dial.reset(before)
+        flight.answered = True
+        ok = 200 <= response.status_code < 300
+        encoding = response.headers.get("content-encoding", "identity").lower()
+        encoded = encoding not in ("", "identity")
+        try:
+            if ok and encoded:
+                raise ResponseInvalid(
+                    f"the answer is encoded ({encoding[:20]!r}), although that was not asked for", status=response.status_code
+                )
+            # The status of an error tells enough, when its body cannot be read.
+            body = await _read(response, MAX_BODY) if ok else b"" if encoded else await _read_error(response)
+            if ok and len(body) > MAX_BODY:
+                raise ResponseInvalid(
+                    f"the answer is larger than {MAX_BODY // 2**20} MiB", hint="the server may be hostile", status=response.status_code
+                )
+        finally:
+            await response.aclose()
+        headers = {name.lower(): value for name, value in response.headers.items()}
+        return Reply(response.status_code, headers, self._redact.raw(body), (time.perf_counter() - started) * 1000)
+
+
+class _Flight:
+    """How far a request has come."""
+
+    def __init__(self) -> None:
+        self.dial = Dial()
+        self.answered = False
+
+    def stale(self, cause: BaseException) -> bool:
+        """Whether the request died on a pooled connection that the server had closed, before any byte of an answer."""
+        if self.answered or not self.dial.reused or isinstance(cause, aiohttp.ClientConnectorError):
+            return False
+        # `message` is a parsed head when the connection broke after one.
+        return isinstance(cause, aiohttp.ClientOSError) or (
+            isinstance(cause, aiohttp.ServerDisconnectedError) and isinstance(cause.message, str)
+        )
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What aiohttp raised: httpx-aiohttp's own mapping calls a closed connection a connect timeout."""
+    return error.__cause__ if isinstance(error, httpx.HTTPError) and error.__cause__ is not None else error
+
+
+async def _read(response: httpx.Response, limit: int) -> bytes:
+    """The body, or a little more than its first `limit` bytes."""
+    parts: list[bytes] = []
+    size = 0
+    async for part in response.aiter_raw():
+        parts.append(part)
+        size += len(part)
+        if size > limit:
+            break
+    return b"".join(parts)
+
+
+async def _read_error(response: httpx.Response) -> bytes:
+    try:
+        return await _read(response, MAX_ERROR_BODY)
+    except (httpx.HTTPError, aiohttp.ClientError):
+        return b""

@@ -1,0 +1,157 @@
+"""The way out: httpx over aiohttp, with every dialled address checked.
+
+aiohttp carries the connections because one plain httpx client collapses beyond some 50 of them. Neither library's own
+retries, redirects, proxies, cookies or decompression are used.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import ipaddress
+import socket
+import ssl
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import aiohttp
+import httpx
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import ThreadedResolver
+from httpx_aiohttp import AiohttpTransport
+
+from byok import __version__
+from byok.endpoint.errors import ForbiddenAddress
+from byok.endpoint.policy import BaseUrl, EgressPolicy
+
+CONNECT_TIMEOUT_S = 10.0
+"""Longest wait for a connection, TLS included."""
+
+KEEPALIVE_S = 4.0
+"""Idle connections are given up before the 5 s after which uvicorn, and so vLLM, closes them."""
+
+
+class AddressRefused(OSError):
+    """What the guard raises inside aiohttp, which expects an `OSError` there."""
+
+    def __init__(self, refused: ForbiddenAddress) -> None:
+        super().__init__(refused.message)
+        self.refused = refused
+
+
+class GuardedResolver(AbstractResolver):
+    """Gives only those addresses of a name that may be dialled.
+
+    Args:
+        policy: The rules.
+        base: The endpoint.
+        inner: Who resolves; the system's resolver by default.
+    """
+
+    def __init__(self, policy: EgressPolicy, base: BaseUrl, inner: AbstractResolver | None = None) -> None:
+        self._policy, self._base = policy, base
+        self._inner = inner or ThreadedResolver()
+
+    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
+        """The addresses of `host` that may be dialled.
+
+        Raises:
+            AddressRefused: It has addresses, but none of them may be.
+            OSError: It has none.
+        """
+        found = await self._inner.resolve(host, port, family)
+        good: list[ResolveResult] = []
+        refused: ForbiddenAddress | None = None
+        for result in found:
+            try:
+                self._policy.check_address(self._base.host, self._base.port, ipaddress.ip_address(result["host"]))
+            except ForbiddenAddress as error:
+                refused = error
+            else:
+                good.append(result)
+        if not good and refused is not None:
+            raise AddressRefused(refused)
+        return good
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+@dataclass
+class Dial:
+    """What is known about the connection of the request under way."""
+
+    reused: bool = False
+
+
+dial: contextvars.ContextVar[Dial] = contextvars.ContextVar("byok_endpoint_dial")
+"""Set by who sends a request; aiohttp's tracing, which runs in the same context, fills it in."""
+
+
+async def _on_reuse(_session: Any, _context: Any, _parameters: Any) -> None:
+    dial.get().reused = True
+
+
+@cache
+def default_tls() -> ssl.SSLContext:
+    """TLS with the usual certificate authorities; loading them costs some 20 ms, so it is done once."""
+    return httpx.create_ssl_context(trust_env=False)
+
+
+def open_http(
+    base: BaseUrl,
+    policy: EgressPolicy,
+    headers: dict[str, str],
+    *,
+    connections: int,
+    reuse: bool = True,
+    tls: ssl.SSLContext | None = None,
+    resolver: AbstractResolver | None = None,
+) -> httpx.AsyncClient:
+    """An HTTP client for one endpoint; needs a running event loop.
+
+    Args:
+        base: The endpoint; the guard holds for its host and port.
+        policy: The rules.
+        headers: Sent with every request.
+        connections: Most connections at a time.
+        reuse: Whether connections are kept for later requests.
+        tls: TLS settings, for a private authority.
+        resolver: Who resolves names, before the guard.
+    """
+
+    def make_socket(address: tuple[Any, ...]) -> socket.socket:
+        # The last word: called for each address that is dialled, also for one that stands in the URL and is never resolved.
+        family, kind, protocol, _, target = address
+        try:
+            policy.check_address(base.host, base.port, ipaddress.ip_address(target[0]))
+        except ForbiddenAddress as error:
+            refused = AddressRefused(error)
+        else:
+            return socket.socket(family=family, type=kind, proto=protocol)
+        raise refused
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_reuseconn.append(_on_reuse)
+    connector = aiohttp.TCPConnector(
+        limit=connections,
+        ssl=tls or default_tls(),
+        resolver=GuardedResolver(policy, base, resolver),
+        socket_factory=make_socket,
+        **({"keepalive_timeout": KEEPALIVE_S} if reuse else {"force_close": True}),
+    )
+    session = aiohttp.ClientSession(
+        connector=connector,
+        trust_env=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trace_configs=[trace],
+    )
+    return httpx.AsyncClient(
+        transport=AiohttpTransport(verify=tls or default_tls(), trust_env=False, client=session),
+        headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": f"byok/{__version__}", **headers},
+        # The total deadline is the caller's; per-read timeouts let a slow drip through.
+        timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),
+        trust_env=False,
+        follow_redirects=False,
+    )

@@ -1,0 +1,190 @@
+"""From bytes to plain values: strict JSON, cleaned texts, and the headers that matter.
+
+Nothing here judges; `classify` and `answers` do. What a server wrote is bounded, cleaned and free of the key when it leaves.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+MAX_DEPTH = 64
+"""Deepest nesting of a JSON body; real answers have less than 10."""
+
+LONGEST_WAIT_S = 86_400.0
+"""Cap of a `Retry-After`: what is longer, absurd or infinite counts as a day."""
+
+REQUEST_ID_HEADERS = ("x-request-id", "x-together-request-id", "x-inference-id", "cf-ray")
+
+
+class BadJson(ValueError):
+    """A body that is not JSON as RFC 8259 has it, within our limits.
+
+    Attributes:
+        truncated: It ends in the middle of a value.
+    """
+
+    def __init__(self, reason: str, *, truncated: bool = False) -> None:
+        super().__init__(reason)
+        self.truncated = truncated
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An HTTP answer, read to its end (or, for an error, to a limit)."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    latency_ms: float
+
+
+class Redactor:
+    """Takes one secret out of texts. Shows nothing of it itself."""
+
+    __slots__ = ("_secret",)
+
+    def __init__(self, secret: str | None) -> None:
+        # A shorter "key" would take pieces out of ordinary words.
+        self._secret = secret if secret and len(secret) >= 4 else None
+
+    def __repr__(self) -> str:
+        return "Redactor()"
+
+    def __call__(self, text: str) -> str:
+        """`text` with the secret replaced."""
+        return text.replace(self._secret, "[key]") if self._secret else text
+
+    def raw(self, body: bytes) -> bytes:
+        """`body` with the secret replaced where it stands unescaped: before any cut could leave a part of it."""
+        return body.replace(self._secret.encode(), b"[key]") if self._secret else body
+
+
+def decode_json(body: bytes) -> Any:
+    """The value of a JSON body.
+
+    Refused, although Python's own decoder takes them: NaN and infinities, numbers beyond a double, repeated members, nesting
+    deeper than `MAX_DEPTH`.
+
+    Raises:
+        BadJson: See above; or the text is not JSON, or not UTF-8.
+    """
+    try:
+        text = body.decode("utf-8-sig")
+        value = json.loads(text, object_pairs_hook=_members, parse_constant=_refuse_constant, parse_float=_finite)
+    except BadJson:
+        raise
+    except UnicodeDecodeError:
+        problem = BadJson("it is not UTF-8")
+    except json.JSONDecodeError as error:
+        cut = error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated string")
+        problem = BadJson("it is not valid JSON", truncated=cut and bool(error.doc.strip()))
+    except RecursionError:
+        problem = BadJson("it is nested too deeply")
+    except ValueError:
+        # Python refuses to read integers of more than 4,300 digits.
+        problem = BadJson("it holds a number that is too long")
+    else:
+        # Only a body with many brackets can be deep; most have a dozen.
+        if text.count("[") + text.count("{") > MAX_DEPTH and _deeper_than(value, MAX_DEPTH):
+            raise BadJson("it is nested too deeply")
+        return value
+    raise problem
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise BadJson("an object has a member twice")
+    return found
+
+
+def _refuse_constant(name: str) -> None:
+    raise BadJson(f"it holds {name}, which is not JSON")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise BadJson("it holds a number beyond a double")
+    return value
+
+
+def _deeper_than(value: Any, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit):
+        level = [
+            inner for outer in level if isinstance(outer, dict | list) for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return False
+    return any(isinstance(value, dict | list) for value in level)
+
+
+def whole(text: str) -> str:
+    """`text` with lone surrogates, which JSON can carry and UTF-8 cannot, replaced by U+FFFD."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def text_or_none(value: Any) -> str | None:
+    """A non-empty string as it is, a number as its digits; anything else is None."""
+    if isinstance(value, str):
+        return whole(value) or None
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def excerpt(text: str, redact: Redactor, limit: int = 300) -> str:
+    """One short line of what a server wrote: the key taken out, what cannot be printed dropped.
+
+    The key goes first, so that no cut leaves a part of it.
+    """
+    cleaned = "".join(char if char.isprintable() else " " for char in redact(whole(text))[:20_000])
+    line = " ".join(cleaned.split())
+    return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def request_id(reply: Reply, redact: Redactor) -> str | None:
+    """The provider's id of the request, from the headers."""
+    found = next((reply.headers[name] for name in REQUEST_ID_HEADERS if reply.headers.get(name)), "")
+    return excerpt(found, redact, 200) or None
+
+
+def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Seconds to wait: from `retry-after-ms`, or `Retry-After` as seconds or HTTP date (RFC 9110, 10.2.3).
+
+    Args:
+        headers: Of the reply.
+        now: The time now, for a date; aware.
+
+    Returns:
+        Between 0 and `LONGEST_WAIT_S`; None when absent or unreadable.
+    """
+    seconds = _number(headers.get("retry-after-ms"))
+    if seconds is not None:
+        seconds /= 1000
+    else:
+        text = headers.get("retry-after")
+        seconds = _number(text)
+        if seconds is None and text:
+            try:
+                moment = parsedate_to_datetime(text)
+            except (ValueError, OverflowError):
+                return None
+            seconds = ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - now).total_seconds()
+    return None if seconds is None else min(max(seconds, 0.0), LONGEST_WAIT_S)
+
+
+def _number(text: str | None) -> float | None:
+    if text is None or not re.fullmatch(r"\s*[+-]?\d{1,30}(?:\.\d{1,30})?\s*", text, re.ASCII):
+        return None
+    return float(text)

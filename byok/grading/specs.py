@@ -1,0 +1,127 @@
+"""Grader specifications: `name` or `name:option=value,option=value`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from byok.errors import InputError
+from byok.grading import code
+from byok.grading.verdict import Verdict, unscored
+
+
+class GraderUnknown(InputError):
+    """No code grader of that name."""
+
+    code = "grader_unknown"
+
+
+class GraderOption(InputError):
+    """An option that the grader does not have, or a value that it does not take."""
+
+    code = "grader_option"
+
+
+Check = Callable[[str, str, dict[str, Any]], Verdict]
+
+
+@dataclass(frozen=True)
+class Grader:
+    """A code grader with its options.
+
+    Attributes:
+        spec: Canonical text: options in order of their names, defaults left out.
+    """
+
+    spec: str
+    _check: Check
+    _options: dict[str, Any]
+    _needs_expected: bool = True
+
+    metric = "pass_rate"
+
+    def grade(self, output: str, expected: str | None) -> Verdict:
+        """Grade one answer.
+
+        Args:
+            output: The answer.
+            expected: The right answer; without one the answer is unscored.
+        """
+        if expected is None and self._needs_expected:
+            return unscored("the row has no expected answer")
+        return self._check(output, expected or "", self._options)
+
+
+def _flag(text: str) -> bool:
+    if text.lower() in ("true", "yes", "1"):
+        return True
+    if text.lower() in ("false", "no", "0"):
+        return False
+    raise ValueError("true or false")
+
+
+def _amount(text: str) -> Decimal:
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        raise ValueError("a number") from None
+    if not value.is_finite() or value < 0:
+        raise ValueError("a number from 0 up")
+    return value
+
+
+# Options: how a value is read, and its default.
+_GRADERS: dict[str, tuple[Check, dict[str, tuple[Callable[[str], Any], Any]], bool]] = {
+    "exact": (code.exact, {"strict": (_flag, False), "punctuation": (_flag, True), "articles": (_flag, True)}, True),
+    "includes": (code.includes, {"case": (_flag, False)}, True),
+    "regex": (code.matches, {"pattern": (code.compiled, None), "case": (_flag, True)}, False),
+    "numeric": (code.numeric, {"tolerance": (_amount, Decimal(0)), "rel": (_amount, Decimal(0))}, True),
+    "choice": (code.choice, {}, True),
+}
+
+
+def parse_grader(spec: str) -> Grader:
+    """The grader of a specification. A `pattern` takes all the rest, commas included, so it comes last.
+
+    Raises:
+        GraderUnknown: No grader of that name.
+        GraderOption: An option or a value that it does not take.
+    """
+    name, _, rest = spec.strip().partition(":")
+    if name not in _GRADERS:
+        raise GraderUnknown(f"no grader {name!r}", hint="the graders are: " + ", ".join(_GRADERS), grader=name)
+    check, known, needs_expected = _GRADERS[name]
+    options = {option: default for option, (_, default) in known.items()}
+    written: dict[str, str] = {}
+    for option, value in _pairs(name, rest):
+        if option not in known:
+            listed = ", ".join(known) or "none"
+            raise GraderOption(f"the grader {name} has no option {option!r}", hint=f"its options are: {listed}", grader=name)
+        try:
+            options[option] = known[option][0](value)
+        except ValueError as problem:
+            raise GraderOption(f"{name}: {option}={value!r} is not {problem}", hint=f"for example --grader {name}", grader=name) from None
+        if options[option] != known[option][1]:
+            written[option] = value
+    if name == "regex" and options["pattern"] is None:
+        raise GraderOption("the grader regex needs a pattern", hint="for example --grader 'regex:pattern=^yes'", grader=name)
+    # The pattern may hold commas, so it stands last in the canonical text too.
+    ordered = sorted(written.items(), key=lambda pair: (pair[0] == "pattern", pair[0]))
+    canonical = name + (":" + ",".join(f"{option}={value}" for option, value in ordered) if ordered else "")
+    return Grader(canonical, check, options, needs_expected)
+
+
+def _pairs(name: str, rest: str) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    while rest:
+        if rest.startswith("pattern="):
+            found.append(("pattern", rest.removeprefix("pattern=")))
+            break
+        part, _, rest = rest.partition(",")
+        option, equals, value = part.partition("=")
+        if not equals:
+            raise GraderOption(f"{name}: {part!r} is not option=value", hint="for example --grader numeric:tolerance=0.01", grader=name)
+        found.append((option.strip(), value.strip()))
+    return found

@@ -1,0 +1,133 @@
+"""A registered model as people and programs see it; never its key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import orjson
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from sqlalchemy import Row
+
+from byok.clock import utcnow
+from byok.engine.plan import ModelRef
+from byok.warehouse.rows import ModelRow
+
+RESERVED = ("messages", "model", "stream")
+"""Members of a chat request that an extra payload may not set."""
+
+
+class RegisterRequest(BaseModel):
+    """What registering a model takes, but for the key."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    key: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="The slug that people type.")
+    name: str = Field(min_length=1, max_length=128)
+    base_url: str
+    remote_id: str = Field(min_length=1, max_length=512, description="What the endpoint calls the model.")
+    tags: list[str] = Field(default_factory=list, max_length=20)
+    description: str = Field(default="", max_length=2000)
+    max_tokens: int | None = Field(default=None, ge=1)
+    extra_payload: dict[str, Any] = Field(default_factory=dict)
+    price_input: Decimal | None = Field(default=None, ge=0, description="USD per million tokens.")
+    price_output: Decimal | None = Field(default=None, ge=0)
+    public: bool = False
+
+    @field_validator("extra_payload")
+    @classmethod
+    def _nothing_reserved(cls, value: dict[str, Any]) -> dict[str, Any]:
+        taken = sorted(set(RESERVED) & value.keys())
+        if taken:
+            raise ValueError(f"may not set {', '.join(taken)}")
+        return value
+
+    @field_validator("tags")
+    @classmethod
+    def _tags_are_words(cls, value: list[str]) -> list[str]:
+        if any(not tag or len(tag) > 40 or not tag.replace("-", "").replace("_", "").isalnum() for tag in value):
+            raise ValueError("tags are words of letters, digits, - and _")
+        return sorted(set(value))
+
+
+@dataclass(frozen=True)
+class Model:
+    """A registered model."""
+
+    id: str
+    org_id: str
+    key: str
+    name: str
+    description: str
+    base_url: str
+    origin: str
+    remote_id: str
+    tags: list[str]
+    max_tokens: int | None
+    extra_payload: dict[str, Any]
+    public: bool
+    price_input: Decimal | None
+    price_output: Decimal | None
+    status: str
+    key_version: int | None
+    key_mask: str | None
+    capabilities: dict[str, Any]
+    revision: int
+    created_at: datetime
+    updated_at: datetime
+
+    @classmethod
+    def of(cls, row: Row[Any]) -> Model:
+        """The model of a row of the control plane."""
+        return cls(**{name: getattr(row, name) for name in cls.__dataclass_fields__})
+
+    def ref(self) -> ModelRef:
+        """The model, pinned for a plan."""
+        return ModelRef(
+            id=self.id,
+            key=self.key,
+            revision=self.revision,
+            remote_id=self.remote_id,
+            base_url=self.base_url,
+            origin=self.origin,
+            max_tokens=self.max_tokens,
+            extra_payload=self.extra_payload,
+            public=self.public,
+            price_input=self.price_input,
+            price_output=self.price_output,
+            key_version=self.key_version,
+            capabilities=self.capabilities,
+        )
+
+    def row(self) -> ModelRow:
+        """The model as the warehouse stores it."""
+        return ModelRow(
+            org_id=self.org_id,
+            model_id=self.id,
+            revision=self.revision,
+            key=self.key,
+            name=self.name,
+            description=self.description,
+            base_url=self.base_url,
+            remote_id=self.remote_id,
+            tags=self.tags,
+            public=self.public,
+            max_tokens=self.max_tokens,
+            price_input_usd_per_mtok=self.price_input,
+            price_output_usd_per_mtok=self.price_output,
+            status=self.status,
+            key_mask=self.key_mask,
+            capabilities=orjson.dumps(self.capabilities, option=orjson.OPT_SORT_KEYS).decode(),
+            updated_at=self.updated_at,
+            recorded_at=utcnow(),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The stable JSON shape of a model."""
+        names = (
+            *("key", "name", "description", "status", "base_url", "remote_id", "tags", "max_tokens", "extra_payload", "public"),
+            *("price_input", "price_output", "key_mask", "key_version", "capabilities", "revision", "created_at", "updated_at", "id"),
+        )
+        return {name: getattr(self, name) for name in names}

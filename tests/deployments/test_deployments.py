@@ -1,0 +1,53 @@
+"""Every deployment can be loaded, its schedule parses, and its parameters fit the flow's form."""
+
+import importlib
+
+import jsonschema
+import pytest
+import yaml
+from cronsim import CronSim
+from prefect import Flow
+from prefect.utilities.callables import parameter_schema
+
+from byok.clock import utcnow
+from byok.resources import shipped
+
+DEPLOYMENTS = yaml.safe_load(shipped("deployments", "prefect.yaml").read_text())["deployments"]
+
+
+@pytest.mark.parametrize("deployment", DEPLOYMENTS, ids=[one["name"] for one in DEPLOYMENTS])
+class TestDeployment:
+    def test_the_entrypoint_is_dotted_and_imports_a_flow(self, deployment):
+        module, _, name = deployment["entrypoint"].rpartition(".")
+        assert ":" not in deployment["entrypoint"] and deployment["pull"] == []
+        assert isinstance(getattr(importlib.import_module(module), name), Flow)
+
+    def test_parameters_fit_the_form(self, deployment):
+        module, _, name = deployment["entrypoint"].rpartition(".")
+        schema = parameter_schema(getattr(importlib.import_module(module), name)).model_dump()
+        if deployment["parameters"]:
+            jsonschema.validate(deployment["parameters"], schema)
+
+    def test_schedules_parse(self, deployment):
+        for schedule in deployment["schedules"]:
+            assert next(CronSim(schedule["cron"], utcnow())) > utcnow()
+
+
+def test_there_is_one_for_ad_hoc_runs_and_one_with_a_schedule():
+    assert {one["name"]: bool(one["schedules"]) for one in DEPLOYMENTS} == {"ad-hoc": False, "nightly": True}
+
+
+def test_every_field_of_the_form_explains_itself():
+    from flows.evaluation import evaluate
+
+    schema = parameter_schema(evaluate).model_dump()
+    (form,) = schema["definitions"].values()
+    assert [name for name, field in form["properties"].items() if not field.get("description") or not field.get("title")] == []
+    positions = [field["position"] for field in form["properties"].values()]
+    assert positions == list(range(len(positions)))
+
+
+def test_no_field_of_the_form_asks_for_a_key():
+    from byok.runs import EvaluationRequest
+
+    assert not [name for name in EvaluationRequest.model_fields if "key" in name or "secret" in name or "token" in name.split("_")]

@@ -1,0 +1,171 @@
+"""One real installation with a real server and worker for all end-to-end tests, driven through the command line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+GSM8K = ROOT.parent / "shared" / "data" / "gsm8k" / "test.jsonl"
+
+
+@dataclass
+class Byok:
+    """The `byok` command of one installation."""
+
+    home: Path
+    environment: dict[str, str]
+    outputs: list[str] = field(default_factory=list)
+
+    def run(self, *arguments: str, given: str = "", code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command and check its exit code; what it printed is kept for the search for leaked keys."""
+        done = subprocess.run(
+            [sys.executable, "-m", "byok.cli.main", *arguments],
+            input=given,
+            capture_output=True,
+            text=True,
+            env=self.environment | environment,
+            timeout=280,
+            check=False,
+        )
+        self.outputs += [done.stdout, done.stderr]
+        assert done.returncode == code, f"byok {' '.join(arguments)}\n{done.stdout}\n{done.stderr}"
+        return done
+
+    def json(self, *arguments: str, code: int = 0, given: str = "", **environment: str) -> Any:
+        """Run a command with --json and read what it prints."""
+        return json.loads(self.run(*arguments, "--json", code=code, given=given, **environment).stdout)
+
+    def sql(self, query: str) -> list[list[Any]]:
+        """Rows of a query on the snapshot."""
+        return self.json("sql", query)["rows"]
+
+    def allow(self, host_port: str) -> None:
+        """Let an endpoint on loopback be called."""
+        allowed = self.environment.get("BYOK_ENDPOINT_ALLOW", "")
+        self.environment["BYOK_ENDPOINT_ALLOW"] = ",".join(filter(None, [allowed, host_port]))
+
+
+def clean_environment(home: Path) -> dict[str, str]:
+    """The environment of this process without anything of ours or of Prefect's."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("BYOK_", "PREFECT_"))}
+    return kept | {"BYOK_HOME": str(home), "COLUMNS": "160"}
+
+
+@contextlib.contextmanager
+def served(byok: Byok, answers: Path, key: str, *options: str) -> Iterator[dict[str, Any]]:
+    """A sandbox in a process of its own; yields what it says of itself (base_url, host_port, model_id)."""
+    child = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "byok.cli.main",
+            "sandbox",
+            "serve",
+            "--answers",
+            str(answers),
+            "--api-key-env",
+            "SANDBOX_KEY",
+            "--json",
+            *options,
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=byok.environment | {"SANDBOX_KEY": key},
+    )
+    assert child.stdout is not None
+    try:
+        told = json.loads(child.stdout.readline())["sandbox"]
+        yield told
+    finally:
+        child.send_signal(signal.SIGTERM)
+        child.wait(20)
+        child.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def byok(tmp_path_factory: pytest.TempPathFactory) -> Byok:
+    """An installation with the organisation acme."""
+    home = tmp_path_factory.mktemp("installation") / "home"
+    command = Byok(home, clean_environment(home))
+    command.run("init", "--org", "acme", "--owner", "owner@acme.example")
+    return command
+
+
+@pytest.fixture(scope="session")
+def gsm8k() -> Path:
+    assert GSM8K.exists(), "the shared data folder must stand beside the checkout"
+    return GSM8K
+
+
+@pytest.fixture(scope="session")
+def up(byok: Byok, sandboxes: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Server, work pool, worker and deployments of `byok up`, for all tests of the session."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "byok.cli.main", "up", "--port", "0", "--json"], stdout=subprocess.PIPE, text=True, env=byok.environment
+    )
+    assert child.stdout is not None
+    text = ""
+    for line in child.stdout:
+        text += line
+        if line.startswith("}"):
+            break
+    logs = {path.name: path.read_text(errors="replace")[-2000:] for path in (byok.home / "logs").glob("*.log")}
+    assert text, f"byok up said nothing: {logs}"
+    yield json.loads(text)["up"]
+    child.send_signal(signal.SIGINT)
+    assert child.wait(60) == 0
+    child.stdout.close()
+
+
+ANSWER_KEY = "sk-sandbox-Zq3xV7mN2pL9wR4tY8uK1sD6fG5hJ0aB"
+JUDGE_KEY = "sk-sandbox-Bq8nM2vC7xZ4lK9jH3gF6dS1aP5oI0uY"
+
+
+@pytest.fixture(scope="session")
+def sandboxes(byok: Byok, gsm8k: Path) -> Iterator[dict[str, dict[str, Any]]]:
+    """A candidate that is right on an exactly known 70 % of GSM8K, and a judge that is always right."""
+    with (
+        served(
+            byok, gsm8k, ANSWER_KEY, "--accuracy", "0.7", "--seed", "1", "--latency-ms", "2", "--model-id", "sandbox/candidate#1"
+        ) as candidate,
+        served(byok, gsm8k, JUDGE_KEY, "--accuracy", "1.0", "--latency-ms", "2", "--model-id", "sandbox-judge") as judge,
+    ):
+        byok.allow(candidate["host_port"])
+        byok.allow(judge["host_port"])
+        yield {"candidate": candidate, "judge": judge}
+
+
+@pytest.fixture(scope="session")
+def keys() -> dict[str, str]:
+    """The provider keys of the two sandboxes."""
+    return {"candidate": ANSWER_KEY, "judge": JUDGE_KEY}
+
+
+@pytest.fixture(scope="session")
+def serve(byok: Byok) -> Callable[..., AbstractContextManager[dict[str, Any]]]:
+    """Serve a further sandbox: `with serve(answers, key, *options) as told`."""
+    return partial(served, byok)
+
+
+@pytest.fixture(scope="session")
+def new_installation(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Byok]:
+    """Make an installation of one's own (not initialised)."""
+
+    def make() -> Byok:
+        home = tmp_path_factory.mktemp("another") / "home"
+        return Byok(home, clean_environment(home))
+
+    return make
