@@ -8,15 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from byok.errors import InputError, OutsideError
 from byok.home import private_dir
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
 
 BUSY_TIMEOUT_MS = 30_000
 """How long a writer waits for another one on SQLite."""
@@ -69,7 +67,7 @@ def open_control(url: str) -> ControlPlane:
         ControlPlaneUnreachable: It does not open.
     """
     engine = _engine(url)
-    found, wanted = _revision(engine), _scripts().get_current_head()
+    found, wanted = _revision(engine), _newest()
     if found != wanted:
         engine.dispose()
         raise ControlPlaneVersion(
@@ -90,11 +88,15 @@ def migrate(url: str) -> bool:
     Raises:
         ControlPlaneUnreachable: It does not open.
     """
+    from alembic import command
+    from alembic.config import Config
+
     engine = _engine(url)
     try:
         before = _revision(engine)
         with engine.begin() as connection:
-            config = _config()
+            config = Config()
+            config.set_main_option("script_location", str(_MIGRATIONS))
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
         return before != _revision(engine)
@@ -102,20 +104,18 @@ def migrate(url: str) -> bool:
         engine.dispose()
 
 
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    return config
-
-
-def _scripts() -> ScriptDirectory:
-    return ScriptDirectory.from_config(_config())
+def _newest() -> str:
+    """The revision of this program: the number that its last migration's file begins with."""
+    return max(path.name.split("_")[0] for path in (_MIGRATIONS / "versions").glob("[0-9]*.py"))
 
 
 def _revision(engine: Engine) -> str | None:
+    """The revision of a database; None when it is empty. (Alembic's own look-up would cost every command its import.)"""
     try:
         with engine.connect() as connection:
-            return MigrationContext.configure(connection).get_current_revision()
+            if not inspect(connection).has_table("alembic_version"):
+                return None
+            return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
     except SQLAlchemyError as error:
         raise ControlPlaneUnreachable(
             f"the control plane does not open ({type(error).__name__})", hint="check BYOK_DATABASE_URL, or the folder's permissions"

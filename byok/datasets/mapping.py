@@ -115,13 +115,12 @@ class Mapper:
     def _extract(self, text: str) -> str:
         assert self._pattern is not None
         try:
-            last = None
-            for last in self._pattern.finditer(text, timeout=PATTERN_TIMEOUT_S):
-                pass
+            matches = list(self._pattern.finditer(text, timeout=PATTERN_TIMEOUT_S))
         except TimeoutError:
             raise Unusable("the expected pattern takes too long on this row") from None
-        if last is None:
+        if not matches:
             raise Unusable("the expected pattern does not match")
+        last = matches[-1]
         found = last[1] if last.re.groups else last[0]
         if not found:
             raise Unusable("the expected pattern matches nothing")

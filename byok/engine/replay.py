@@ -11,7 +11,6 @@ from byok.clock import utcnow
 from byok.engine.plan import ModelRef, RunPlan
 from byok.warehouse.rows import AttemptRow, Role, UsageClass
 
-
 NO_USAGE: tuple[None, None, None, None, UsageClass] = (None, None, None, None, "missing")
 """What is known of the tokens of an attempt without an answer."""
 

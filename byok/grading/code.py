@@ -78,11 +78,10 @@ def matches(output: str, expected: str, options: dict[str, Any]) -> Verdict:
 
 def last_number(text: str) -> Decimal | None:
     """The last number in a text: thousands signs, currency signs, percent signs and exponents are understood."""
-    last = None
-    for last in _NUMBER.finditer(text):
-        pass
-    if last is None:
+    found = list(_NUMBER.finditer(text))
+    if not found:
         return None
+    last = found[-1]
     digits = regex.sub(r"[,\u00a0\u202f'’]", "", last["digits"]) + (last["exponent"] or "")
     try:
         value = Decimal(digits)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -34,7 +36,14 @@ def sandbox(serve, shop, answers):
 
 
 def stored(byok) -> list[int]:
-    return [len(byok.json("model", "list")["models"]), len(byok.json("dataset", "list")["datasets"]), len(byok.json("run", "list")["runs"])]
+    """How many rows and folders there are of everything that a command could leave half done."""
+    with contextlib.closing(sqlite3.connect(byok.home / "data" / "control.db")) as control:
+        counts = [
+            control.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+            for table in ("model", "model_secret", "dataset", "dataset_version", "judge", "judge_version")
+        ]
+    folders = ("datasets", "spool/runs", "spool/segments/waiting", "spool/segments/rejected")
+    return counts + [len(list((byok.home / "data" / folder).glob("*"))) for folder in folders]
 
 
 def refused(byok, *arguments: str, code: int, **environment: str) -> dict:
@@ -67,7 +76,9 @@ def test_an_address_that_is_not_allowed(shop):
         "https://localhost/v1",
         "http://example.com/v1",
     ):
-        assert refused(shop, *register(url), code=2, THE_KEY=KEY)["code"], url
+        assert refused(shop, *register(url), code=3, THE_KEY=KEY)["code"] == "endpoint_forbidden_address", url
+    for url in ("ftp://example.com/v1", "https://user:pass@example.com/v1", "example.com/v1"):
+        assert refused(shop, *register(url), code=2, THE_KEY=KEY)["code"] == "bad_base_url", url
 
 
 def test_a_wrong_key(shop, sandbox):
