@@ -1,0 +1,28 @@
+"""Fixtures for tests that need an installation but no Prefect."""
+
+import pytest
+
+VARIABLES = ("BYOK_TOKEN", "BYOK_TOKEN_FILE", "BYOK_KEK_FILE", "BYOK_DATABASE_URL", "BYOK_ENDPOINT_ALLOW")
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A folder for an installation that is not there yet; the environment names it."""
+    from byok.home import Home
+
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("BYOK_HOME", str(tmp_path / "home"))
+    return Home.from_environment()
+
+
+@pytest.fixture
+def services(home):
+    """An installation of the organisation acme, opened as its owner."""
+    from byok.app import open_services
+    from byok.cli.init import initialise
+
+    initialise(home, "acme", "owner@acme.example")
+    opened = open_services()
+    yield opened
+    opened.control.close()
