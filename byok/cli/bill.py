@@ -18,7 +18,7 @@ app = App(name="bill", help="Show the two bills of a run.")
 
 
 @app.command
-def show(run: str, *, json: Json = False) -> None:
+def show(run: str, /, *, json: Json = False) -> None:
     """Show the two bills of a run side by side: the provider's (USD) and the platform's (ECU).
 
     Args:

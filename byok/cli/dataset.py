@@ -23,6 +23,7 @@ _SHOWN = 10
 def add(
     name: str,
     file: Path,
+    /,
     *,
     input: str | None = None,
     expected: str | None = None,
@@ -82,7 +83,7 @@ def list_(*, json: Json = False) -> None:
 
 
 @app.command
-def show(name: str, *, rows: int = 5, json: Json = False) -> None:
+def show(name: str, /, *, rows: int = 5, json: Json = False) -> None:
     """Show the newest version of a data set, its first rows and what was set aside.
 
     Args:

@@ -40,6 +40,7 @@ class RunFailed(ByokError):
 def evaluate(
     model: str,
     dataset: str,
+    /,
     *,
     grader: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     judge: Annotated[tuple[str, ...], Parameter(negative="")] = (),

@@ -26,6 +26,7 @@ class RubricUnreadable(InputError):
 @app.command
 def create(
     name: str,
+    /,
     *,
     model: str,
     rubric: Path | None = None,
@@ -106,7 +107,7 @@ def list_(*, json: Json = False) -> None:
 
 
 @app.command
-def show(name: str, *, version: int | None = None, json: Json = False) -> None:
+def show(name: str, /, *, version: int | None = None, json: Json = False) -> None:
     """Show a judge with its rubric.
 
     Args:

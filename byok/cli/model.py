@@ -38,6 +38,7 @@ class KeyMissing(InputError):
 @app.command
 def register(
     key: str,
+    /,
     *,
     name: str,
     base_url: str,
@@ -152,7 +153,7 @@ def list_(*, json: Json = False) -> None:
 
 
 @app.command
-def show(key: str, *, json: Json = False) -> None:
+def show(key: str, /, *, json: Json = False) -> None:
     """Show one model; its API key is shown as a mask only.
 
     Args:
@@ -165,7 +166,7 @@ def show(key: str, *, json: Json = False) -> None:
 
 
 @app.command
-def probe(key: str, *, json: Json = False) -> None:
+def probe(key: str, /, *, json: Json = False) -> None:
     """Probe a registered model: read its models list where there is one, and ask for one token.
 
     Args:
@@ -178,7 +179,7 @@ def probe(key: str, *, json: Json = False) -> None:
 
 
 @app.command
-def disable(key: str, *, json: Json = False) -> None:
+def disable(key: str, /, *, json: Json = False) -> None:
     """Disable a model: its sealed key is destroyed, its results stay. Revoke the key at the provider as well.
 
     Args:

@@ -29,6 +29,7 @@ class FileUnwritable(InputError):
 
 def report(
     run: str,
+    /,
     *,
     output: Annotated[Path, Parameter(name=("--output", "-o"))] = Path("report.html"),
     force: Annotated[bool, Parameter(negative="")] = False,

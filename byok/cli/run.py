@@ -70,7 +70,7 @@ def _scores(scores: list[dict[str, Any]]) -> str:
 
 
 @app.command
-def show(run: str, *, json: Json = False) -> None:
+def show(run: str, /, *, json: Json = False) -> None:
     """Show how a run went.
 
     Args:

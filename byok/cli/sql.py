@@ -24,6 +24,7 @@ class QueryMissing(InputError):
 
 def sql(
     query: str = "",
+    /,
     *,
     file: Path | None = None,
     format: Literal["table", "json", "csv"] = "table",
