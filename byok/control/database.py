@@ -130,7 +130,12 @@ def _engine(url: str) -> Engine:
             "BYOK_DATABASE_URL is not a database URL", hint="for example postgresql+psycopg://host/byok"
         ) from None
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(parsed, pool_pre_ping=True)
+        try:
+            return create_engine(parsed, pool_pre_ping=True)
+        except (SQLAlchemyError, ImportError):
+            raise ControlPlaneUnreachable(
+                f"there is no driver for {parsed.drivername}", hint="install it, for example psycopg for postgresql+psycopg://"
+            ) from None
     if parsed.database:
         path = Path(parsed.database)
         private_dir(path.parent)
