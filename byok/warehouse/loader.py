@@ -24,6 +24,11 @@ BATCH_SEGMENTS = 500
 """Segments in one transaction, at most: bounds the memory of a loader that finds a long queue."""
 
 
+Rows = list[tuple[str, dict[str, Any]]]
+
+_UNLOADABLE = (duckdb.InvalidInputException, duckdb.ConversionException, duckdb.ConstraintException, duckdb.OutOfRangeException)
+
+
 @dataclass(frozen=True)
 class LoadReport:
     """What a drain did.
@@ -45,26 +50,40 @@ def load_waiting(connection: duckdb.DuckDBPyConnection, waiting: Path, rejected:
     """Load all waiting segments; the caller holds the lock."""
     segments = rows = broken = 0
     while paths := sorted(waiting.glob("*.ndjson"))[:BATCH_SEGMENTS]:
-        tables: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        good: list[Path] = []
+        found: dict[Path, Rows] = {}
         for path in paths:
             try:
-                found = read_segment(path)
+                found[path] = read_segment(path)
             except SegmentBroken as problem:
                 _set_aside(path, rejected, str(problem))
                 broken += 1
-                continue
-            good.append(path)
-            for table, row in found:
-                tables[table].append(row)
-        if good:
-            _insert(connection, waiting, tables)
-            for path in good:
-                path.unlink()
-            sync_dir(waiting)
-        segments += len(good)
-        rows += sum(map(len, tables.values()))
+        try:
+            _load(connection, waiting, found)
+        except _UNLOADABLE:
+            # One of them holds a value that its column cannot take: find it, so that it does not block the others for ever.
+            for path, one in list(found.items()):
+                try:
+                    _load(connection, waiting, {path: one})
+                except _UNLOADABLE as problem:
+                    _set_aside(path, rejected, f"a row does not fit its table ({type(problem).__name__})")
+                    broken += 1
+                    del found[path]
+        segments += len(found)
+        rows += sum(map(len, found.values()))
     return LoadReport(segments, rows, broken)
+
+
+def _load(connection: duckdb.DuckDBPyConnection, waiting: Path, segments: dict[Path, Rows]) -> None:
+    """Load segments in one transaction, and remove them once it is committed."""
+    tables: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for rows in segments.values():
+        for table, row in rows:
+            tables[table].append(row)
+    if tables:
+        _insert(connection, waiting, tables)
+    for path in segments:
+        path.unlink()
+    sync_dir(waiting)
 
 
 def _set_aside(path: Path, rejected: Path, reason: str) -> None:

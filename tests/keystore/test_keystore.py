@@ -1,6 +1,5 @@
 """Sealed keys open in their place and nowhere else."""
 
-import base64
 import json
 import string
 
@@ -110,9 +109,8 @@ def test_a_lost_key_file_is_never_made_anew_silently_and_an_exposed_one_is_refus
     home.kek_file.chmod(0o640)
     with pytest.raises(KeyStoreDenied) as caught:
         open_keystore(home)
-    assert base64.b64encode(b"") not in caught.value.message.encode() or json.loads(home.kek_file.read_text())["keks"][0][
-        "key"
-    ] not in repr(caught.value)
+    key = json.loads(home.kek_file.read_text())["keks"][0]["key"]
+    assert key not in repr((caught.value, caught.value.hint, caught.value.fields))
 
 
 @given(secret=st.text(string.ascii_letters + string.digits + "-_", max_size=120))

@@ -42,7 +42,7 @@ def counts(services):
 
 def test_a_model_is_stored_sealed_and_reported_with_its_probe(services, server):
     model = register(services, server, price_input="0.15")
-    assert (model.status, model.key_mask) == ("active", "sk-regis…****")
+    assert (model.status, model.key_mask) == ("active", "sk-regi…*****")
     assert model == services.registry.get(services.actor, "m") == services.registry.list(services.actor)[0]
     assert counts(services) == [1, 1, 1, 1]
     assert services.warehouse.query("SELECT status, prompt_tokens > 0, run_id, key_version FROM v1.attempts").rows == [
