@@ -24,11 +24,11 @@ _MAY_COST = frozenset({408, 499, 504})
 
 
 def surely_free(attempt: AttemptRow) -> bool:
-    """Whether an attempt surely cost nothing: it never reached a model, or was refused with an HTTP error.
+    """Whether an attempt surely cost nothing: it never reached a model, or was refused with an HTTP error and told no usage.
 
     A timeout, a cut answer and an attempt whose end is not known may have been billed: their cost is unknown, not zero.
     """
-    if attempt.status != "error":
+    if attempt.status != "error" or attempt.usage_class == "reported":
         return False
     if attempt.http_status is None:
         return attempt.error_code in _NEVER_SENT

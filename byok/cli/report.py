@@ -13,6 +13,7 @@ from byok.app import open_services
 from byok.cli.output import Json, emit
 from byok.errors import InputError
 from byok.reporting import find_run, report_page
+from byok.reporting.page import is_page
 
 
 class FileExists(InputError):
@@ -40,35 +41,41 @@ def report(
     Args:
         run: Id of the run, the beginning of it, or latest.
         output: The file to write.
-        force: Write over a file that is there.
+        force: Write over a file that is there, even if it is not a report page.
         json: Print JSON of a stable shape instead of the path.
     """
     services = open_services()
     for scope in (MODELS_READ, BILLING_READ):
         require(services.actor, scope)
     run_id = find_run(services.warehouse, services.actor.org_id, run)
-    if output.exists() and not force:
-        raise FileExists(f"{output} is there already", hint="choose another file, or write over it with --force")
+    if output.is_dir():
+        raise FileUnwritable(f"{output} is a folder", hint="name a file in it with -o")
+    if os.path.lexists(output) and not force and not is_page(output):
+        raise _in_the_way(output)
     write_page(output, report_page(services.warehouse, services.actor.org_id, run_id), force=force)
     emit({"report": {"run_id": run_id, "path": str(output.resolve())}}, json=json, human=lambda out: print(output.resolve()))
 
 
+def _in_the_way(path: Path) -> FileExists:
+    return FileExists(f"{path} is there already and is no report page", hint="choose another file, or write over it with --force")
+
+
 def write_page(path: Path, page: str, *, force: bool) -> None:
-    """Write a page so that the file is whole or not there.
+    """Write a page so that the file is whole or not there; an earlier report page gives way.
 
     Raises:
-        FileExists: It is there, and `force` is not given.
+        FileExists: It is there, is not a report page, and `force` is not given.
         FileUnwritable: It cannot be written.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         part.write_text(page, encoding="utf-8")
-        if force:
+        if force or is_page(path):
             os.replace(part, path)
         else:
             os.link(part, path)
     except FileExistsError:
-        raise FileExists(f"{path} is there already", hint="choose another file, or write over it with --force") from None
+        raise _in_the_way(path) from None
     except OSError as problem:
         raise FileUnwritable(f"{path} cannot be written: {problem.strerror}", hint="choose another file with -o") from None
     finally:

@@ -61,11 +61,11 @@ class Mapping:
 
 
 class Mapper:
-    """Applies a mapping to the records of one file; the names are settled by the first record that has values."""
+    """Applies a mapping to the records of one file; usual names are found as they turn up."""
 
     def __init__(self, mapping: Mapping) -> None:
         self._mapping = mapping
-        self._names: dict[str, str | None] | None = None
+        self._names: dict[str, str | None] = {part: mapping.as_dict()[part] for part in GUESSES}
         self._pattern: regex.Pattern[str] | None = None
         self.seen_fields: set[str] = set()
         if mapping.expected_pattern is not None:
@@ -105,11 +105,10 @@ class Mapper:
         return DataRow(number, row_id, question, expected, _text(values, names["context"], "context"))
 
     def _settle(self, values: dict[str, Any]) -> dict[str, str | None]:
-        if self._names is None:
-            told = self._mapping.as_dict()
-            self._names = {part: told[part] or next((name for name in usual if name in values), None) for part, usual in GUESSES.items()}
-        elif self._names["input"] is None:
-            self._names["input"] = next((name for name in GUESSES["input"] if name in values), None)
+        """Which field is which. A usual name counts from the first record on that has it; then it stays."""
+        for part, usual in GUESSES.items():
+            if self._names[part] is None:
+                self._names[part] = next((name for name in usual if name in values), None)
         return self._names
 
     def _extract(self, text: str) -> str:
@@ -138,7 +137,7 @@ class Mapper:
         for part, name in self._mapping.as_dict().items():
             if part != "expected_pattern" and name is not None and name not in self.seen_fields:
                 raise FieldMissing(f"no row has the field {name!r}", hint=f"the fields are: {listed}", field=name)
-        if self._names is not None and self._names["input"] is None:
+        if self._names["input"] is None:
             raise FieldMissing("no row has a field for the input", hint=f"name it with --input; the fields are: {listed}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from decimal import Decimal, InvalidOperation
+from fractions import Fraction
 from typing import Any
 
 import regex
@@ -19,7 +20,8 @@ _NUMBER = regex.compile(
     r"(?P<sign>(?<![\w)\]])[-+\u2212]\s?)?(?:\p{Sc}\s?)?(?P<inner>(?<=\p{Sc}\s?)[-+\u2212])?"
     r"(?P<digits>\d{1,3}(?:[,\u00a0\u202f'’]\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(?P<exponent>[eE][-+]?\d{1,3}(?!\w))?"
 )
-_SAID = regex.compile(r"(?:answer|choice|option)(?:\s+is)?\s*[:=]?\s*[*_(\[\"']*([A-J])(?![\w'’])", regex.IGNORECASE)
+# A small a or i before a word is an article or a person, not a letter that was chosen.
+_SAID = regex.compile(r"(?i:answer|choice|option)(?i:\s+is)?\s*[:=]?\s*[*_(\[\"']*([A-Jb-hj]|[ai](?![ \t]+\w))(?![\w'’])")
 _ALONE = regex.compile(r"^[\s*_(\[\"']*([A-J])[\s*_)\]\"'.:]*$", regex.MULTILINE)
 _LED = regex.compile(r"(?:^|[\s(\[*])[(\[]?([A-J])[)\].:](?=\s|$|\*)")
 
@@ -88,7 +90,8 @@ def last_number(text: str) -> Decimal | None:
     except InvalidOperation:
         return None
     signs = (last["sign"] or "").strip() + (last["inner"] or "")
-    return -value if "-" in signs or "\u2212" in signs else value
+    # (A minus sign in Python would round to the precision of the context.)
+    return value.copy_negate() if "-" in signs or "\u2212" in signs else value
 
 
 def numeric(output: str, expected: str, options: dict[str, Any]) -> Verdict:
@@ -99,7 +102,9 @@ def numeric(output: str, expected: str, options: dict[str, Any]) -> Verdict:
     found = last_number(output)
     if found is None:
         return decided(False)
-    return decided(abs(found - wanted) <= max(options["tolerance"], options["rel"] * abs(wanted)))
+    # As fractions, since a Decimal difference is rounded to 28 digits.
+    room = max(Fraction(options["tolerance"]), Fraction(options["rel"]) * abs(Fraction(wanted)))
+    return decided(abs(Fraction(found) - Fraction(wanted)) <= room)
 
 
 def settled_letter(text: str) -> str | None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import jsonschema
 
+from byok.endpoint.wire import whole
 from byok.engine.plan import JudgeRef
 from byok.grading.prompts import Mode, values_of, verdict_schema
 from byok.grading.verdict import Verdict
@@ -40,7 +41,7 @@ def _from_json(judge: JudgeRef, text: str) -> Verdict:
         return UNPARSABLE
     value = found["score" if judge.output == "score" else "verdict"]
     # JSON schema takes 4.0 for an integer; floats have been refused above, and booleans are none in its eyes.
-    return _verdict(judge, str(value), found["reasoning"])
+    return _verdict(judge, str(value), whole(found["reasoning"]))
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -21,7 +21,9 @@ Mode = Literal["json_schema", "json_object", "text"]
 SECTIONS = ("input", "output", "expected", "context")
 _PLACEHOLDER = re.compile(r"\{\{\s*([^{}]*?)\s*\}\}")
 # Invisible characters that can hide text from people and not from models.
-_HIDDEN = frozenset("\u200b\u200c\u200d\u2060\ufeff\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_HIDDEN = frozenset("\u200b\u200c\u200d\u2060\ufeff\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069") | frozenset(
+    map(chr, range(0xE0000, 0xE0080))  # tags: a whole ASCII that nobody sees
+)
 
 
 class PlaceholderUnknown(InputError):

@@ -103,6 +103,7 @@ def parse_grader(spec: str) -> Grader:
             options[option] = known[option][0](value)
         except ValueError as problem:
             raise GraderOption(f"{name}: {option}={value!r} is not {problem}", hint=f"for example --grader {name}", grader=name) from None
+        written.pop(option, None)  # the last one counts
         if options[option] != known[option][1]:
             written[option] = value
     if name == "regex" and options["pattern"] is None:

@@ -8,6 +8,7 @@ from pydantic import SecretStr
 from sqlalchemy import select, update
 
 from byok.access import MODELS_READ, MODELS_WRITE, ORG_ADMIN, Actor, require
+from byok.billing import charges_for, rate_card
 from byok.clock import iso, utcnow
 from byok.control import ControlPlane
 from byok.control.tables import model as model_table
@@ -229,7 +230,11 @@ class Registry:
         return changed
 
     def _report(self, model: Model, found: ProbeResult | None) -> None:
-        self._warehouse.write_segment([model.row(), *(_probe_rows(model, found) if found else [])])
+        """Tell the warehouse: the model, and what a probe asked and cost (a probe's tokens are on the bill too)."""
+        attempts = _probe_rows(model, found) if found else []
+        card = rate_card(model.updated_at) if attempts else None
+        charges = [charge for attempt in attempts if card for charge in charges_for(attempt, model.ref(), card)]
+        self._warehouse.write_segment([model.row(), *attempts, *charges])
         self._warehouse.drain()
 
 

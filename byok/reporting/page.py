@@ -24,6 +24,9 @@ MAX_ROWS = 2000
 MAX_TEXT = 4000
 """Characters of one text on the page."""
 
+GENERATOR = "byok report"
+"""What a page says that it was made by, near its top: so that a later page may take its place."""
+
 _TEMPLATES = Path(__file__).parent / "templates"
 
 _SAMPLES = """
@@ -34,12 +37,22 @@ FROM v1.samples s LEFT JOIN (
     FROM v1.charges ch JOIN v1.attempts a ON a.org_id = ch.org_id AND a.attempt_id = ch.attempt_id
     WHERE ch.org_id = $org AND ch.run_id = $run AND ch.plane = 'provider' AND ch.role = 'candidate' GROUP BY a.sample_id
 ) c ON c.sample_id = s.sample_id
-WHERE s.org_id = $org AND s.run_id = $run ORDER BY s.row_number
+WHERE s.org_id = $org AND s.run_id = $run ORDER BY s.row_number, s.sample_id LIMIT $most
 """
 _VERDICTS = """
 SELECT sample_id, grader, outcome, score, passed, label, reasoning
-FROM v1.verdicts WHERE org_id = $org AND run_id = $run ORDER BY kind, grader
+FROM v1.verdicts WHERE org_id = $org AND run_id = $run AND sample_id IN (
+    SELECT sample_id FROM v1.samples WHERE org_id = $org AND run_id = $run ORDER BY row_number, sample_id LIMIT $most
+) ORDER BY kind, grader
 """
+_LATENCIES = "SELECT latency_ms FROM v1.samples WHERE org_id = $org AND run_id = $run AND latency_ms IS NOT NULL"
+_COSTS = """
+SELECT CAST(sum(ch.amount_usd) AS DOUBLE) AS usd
+FROM v1.charges ch JOIN v1.attempts a ON a.org_id = ch.org_id AND a.attempt_id = ch.attempt_id
+WHERE ch.org_id = $org AND ch.run_id = $run AND ch.plane = 'provider' AND ch.role = 'candidate' AND a.sample_id IS NOT NULL
+GROUP BY a.sample_id HAVING count(*) = count(ch.amount_usd)
+"""
+_COUNT = "SELECT count(*) FROM v1.samples WHERE org_id = $org AND run_id = $run"
 
 
 def report_page(warehouse: Warehouse, org_id: str, run_id: str) -> str:
@@ -50,9 +63,10 @@ def report_page(warehouse: Warehouse, org_id: str, run_id: str) -> str:
     """
     summary = run_summary(warehouse, org_id, run_id)
     who: Any = {"org": org_id, "run": run_id}
-    samples = warehouse.query(_SAMPLES, who).dicts()
+    few = who | {"most": MAX_ROWS}  # texts are long: only those that are shown are read
+    samples = warehouse.query(_SAMPLES, few).dicts()
     verdicts: dict[str, list[dict[str, Any]]] = {}
-    for verdict in warehouse.query(_VERDICTS, who).dicts():
+    for verdict in warehouse.query(_VERDICTS, few).dicts():
         verdicts.setdefault(verdict["sample_id"], []).append(verdict)
     for sample in samples:
         sample["verdicts"] = verdicts.get(sample["sample_id"], [])
@@ -60,8 +74,8 @@ def report_page(warehouse: Warehouse, org_id: str, run_id: str) -> str:
     script, style = (_asset(name) for name in ("report.js", "report.css"))
     plots = [
         scores_plot(summary.scores),
-        latency_plot([sample["latency_ms"] for sample in samples if sample["latency_ms"] is not None]),
-        cost_plot([float(sample["usd"]) for sample in samples if sample["usd"] is not None]),
+        latency_plot([latency for (latency,) in warehouse.query(_LATENCIES, who).rows]),
+        cost_plot([cost for (cost,) in warehouse.query(_COSTS, who).rows]),
     ]
     return (
         _environment()
@@ -69,11 +83,12 @@ def report_page(warehouse: Warehouse, org_id: str, run_id: str) -> str:
         .render(
             summary=summary,
             bills=two_bills(warehouse, org_id, run_id),
-            samples=samples[:MAX_ROWS],
-            all_samples=len(samples),
+            samples=samples,
+            all_samples=warehouse.query(_COUNT, who).rows[0][0],
             # Only SVG that we have drawn ourselves is let through as markup; all texts in it come from our own numbers and grader names,
             # which the renderer escapes.
             plots=[Markup(plot) for plot in plots if plot],
+            generator=GENERATOR,
             script=Markup(script),
             style=Markup(style),
             script_hash=_hash(script),
@@ -90,6 +105,16 @@ def _result(sample: dict[str, Any]) -> str:
     if not known:
         return "unscored"
     return "passed" if all(known) else "not passed"
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file is a report page that we wrote (of whatever run); False when it cannot be read."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(4096)
+    except OSError:
+        return False
+    return head.startswith(b"<!doctype html>") and f'<meta name="generator" content="{GENERATOR}">'.encode() in head
 
 
 @cache
@@ -122,6 +147,7 @@ def _environment() -> Environment:
     made.filters |= {
         "text": _text,
         "number": _number,
+        "count": lambda value: "–" if value is None else f"{value:,}",
         "usd": lambda value: "unknown" if value is None else plain(value),
         "ecu": lambda value: "unknown" if value is None else ecu(value),
     }

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from byok.reporting.summary import Score
+from byok.text import visible
 
 _CONFIG = {
     "background": "transparent",
@@ -22,6 +26,7 @@ _CONFIG = {
 }
 _WIDTH, _HEIGHT = 420, 200
 _INK = "#3b7dd8"
+_MAX_BARS = 30
 
 
 def _svg(chart: Any) -> str:
@@ -37,12 +42,20 @@ def _chart(values: list[dict[str, Any]], title: str) -> Any:
     return altair.Chart(data, title=title, width=_WIDTH, height=_HEIGHT)
 
 
+def _count(title: str) -> Any:
+    import altair
+
+    return altair.Y(
+        "count:Q", title=title, axis=altair.Axis(labelExpr="datum.value % 1 ? '' : format(datum.value, ',d')")
+    )  # there are no halves of rows
+
+
 def scores_plot(scores: tuple[Score, ...]) -> str | None:
     """Pass rates with their 95 % intervals; None when there are none."""
     import altair
 
     values = [
-        {"grader": score.grader, "score": score.score, "low": score.low, "high": score.high}
+        {"grader": visible(score.grader), "score": score.score, "low": score.low, "high": score.high}
         for score in scores
         if score.metric == "pass_rate" and score.score is not None
     ]
@@ -57,23 +70,39 @@ def scores_plot(scores: tuple[Score, ...]) -> str | None:
 
 def latency_plot(latencies: list[float]) -> str | None:
     """How latencies are spread; None when nothing was answered."""
-    import altair
-
     if not latencies:
         return None
-    chart = _chart([{"ms": value} for value in latencies], "Latency of the answers").mark_bar(color=_INK)
-    return _svg(chart.encode(x=altair.X("ms:Q", bin=altair.Bin(maxbins=30), title="milliseconds"), y=altair.Y("count()", title="answers")))
+    return _svg(_bars(latencies, "Latency of the answers", "milliseconds", "answers", _INK))
 
 
 def cost_plot(costs: list[float]) -> str | None:
     """Known provider cost per row, for display only; None when no cost is known."""
-    import altair
-
     if not costs:
         return None
-    chart = _chart([{"usd": value * 1000} for value in costs], "Provider cost of a row").mark_bar(color="#c7762b")
-    return _svg(
-        chart.encode(
-            x=altair.X("usd:Q", bin=altair.Bin(maxbins=30), title="thousandths of a US dollar"), y=altair.Y("count()", title="rows")
-        )
-    )
+    thousandths = [cost * 1000 for cost in costs]
+    return _svg(_bars(thousandths, "Provider cost of a row", "thousandths of a US dollar", "rows", "#c7762b"))
+
+
+def _bars(values: list[float], title: str, what: str, counted: str, colour: str) -> Any:
+    import altair
+
+    x = altair.X("low:Q", bin="binned", title=what, axis=altair.Axis(labelOverlap="greedy", labelSeparation=8))
+    return _chart(histogram(values), title).mark_bar(color=colour).encode(x=x, x2="high:Q", y=_count(counted))
+
+
+def histogram(values: Iterable[float]) -> list[dict[str, float]]:
+    """At most 30 bars of one round width: `low` (in the bar), `high` (not in it), `count`.
+
+    Altair checks each value of its data against a schema, some 0.2 ms apiece, so it is given the bars and not the values.
+    """
+    values = list(values)
+    least, most = min(values), max(values)
+    width = _round_up((most - least) / (_MAX_BARS - 1) or most / _MAX_BARS or 1.0)
+    counts = Counter(math.floor(value / width) for value in values)
+    return [{"low": bar * width, "high": (bar + 1) * width, "count": count} for bar, count in sorted(counts.items())]
+
+
+def _round_up(width: float) -> float:
+    """The next of 1, 2, 5, 10, 20, 50, … times a power of ten."""
+    power = 10.0 ** math.floor(math.log10(width))
+    return next(step * power for step in (1, 2, 5, 10) if step * power >= width or step == 10)

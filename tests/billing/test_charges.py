@@ -11,9 +11,7 @@ from byok.engine.plan import ModelRef
 from byok.warehouse.rows import AttemptRow
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
-CARD = RateCard(
-    "2026-01", NOW, {"default": 50_000, "referee": 70_000}, {"default": TokenRates(Decimal("1.0"), Decimal("4.0"))}
-)
+CARD = RateCard("2026-01", NOW, {"default": 50_000, "referee": 70_000}, {"default": TokenRates(Decimal("1.0"), Decimal("4.0"))})
 MODEL = ModelRef(
     id="m-1",
     key="mine",
@@ -177,3 +175,10 @@ def test_the_same_attempt_is_never_billed_twice():
     assert [charge.charge_id for charge in once] == [charge.charge_id for charge in again]
     other = charges_for(replace(JUDGE, attempt_id="a-2"), MODEL, CARD)
     assert len({charge.charge_id for charge in once + other}) == 6
+
+
+@pytest.mark.parametrize("model", [MODEL, PUBLIC])
+def test_an_error_that_tells_usage_is_billed(model):
+    attempt = failed("endpoint_overloaded", 500, prompt_tokens=1000, completion_tokens=0, usage_class="reported")
+    assert not surely_free(attempt)
+    assert [(charge.quantity, charge.evidence) for charge in lines(attempt, model).values()] == [(1000, "computed"), (0, "computed")]

@@ -41,7 +41,23 @@ def test_parse_usd_is_exact(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "free", "0,15", "$1", "-1", "-0.01", "nan", "sNaN", "inf", "-inf", "0.0000000000001", "10000000000000000", "1e400", "1e-400", "1 000"],
+    [
+        "",
+        "free",
+        "0,15",
+        "$1",
+        "-1",
+        "-0.01",
+        "nan",
+        "sNaN",
+        "inf",
+        "-inf",
+        "0.0000000000001",
+        "10000000000000000",
+        "1e400",
+        "1e-400",
+        "1 000",
+    ],
 )
 def test_parse_usd_refuses(text):
     with pytest.raises(BadAmount) as caught:

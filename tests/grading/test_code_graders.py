@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from byok.grading import GraderOption, GraderUnknown, parse_grader
@@ -169,11 +169,8 @@ def test_canonical(spec, canonical):
     assert parse_grader(spec).spec == canonical
 
 
-@pytest.mark.parametrize("spec", ["", "exat", "Exact", "exact ", "bleu:n=4"])
+@pytest.mark.parametrize("spec", ["", "exat", "Exact", "bleu:n=4"])
 def test_unknown_grader_names_those_that_there_are(spec):
-    if spec.strip() == "exact":
-        assert parse_grader(spec).spec == "exact"
-        return
     with pytest.raises(GraderUnknown) as caught:
         parse_grader(spec)
     assert all(name in caught.value.hint for name in ("exact", "includes", "regex", "numeric", "choice"))
@@ -240,6 +237,7 @@ def test_canonical_spec_is_stable_and_means_the_same(parts):
 
 
 @given(st.integers())
+@example(-(10**28) - 1)
 def test_any_whole_number_with_thousands_signs(number):
     assert graded("numeric", f"{number:,}", str(number)) == PASS
     assert graded("numeric", str(number), f"so it is {number:,}.") == PASS

@@ -3,12 +3,14 @@
 import json
 
 import jsonschema
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from byok.engine.plan import JudgeRef, ModelRef
 from byok.grading import JudgeNotFound, PlaceholderUnknown, judge_request, parse_verdict, system_judge, system_judges, verdict_schema
+from byok.grading.prompts import check_rubric
 
 MODES = ("json_schema", "json_object", "text")
 
@@ -151,6 +153,12 @@ def test_the_last_verdict_line_of_a_text_counts(who, text, expected):
     assert (found.outcome, found.score, found.passed, found.label, found.reasoning) == expected
 
 
+def test_half_a_character_in_a_reason_does_not_stop_the_verdict_from_being_stored():
+    found = parse_verdict(BINARY, r'{"reasoning": "so \ud83d", "verdict": "pass"}', "json_object")
+    assert (found.outcome, found.passed, found.reasoning) == ("ok", True, "so \ufffd")
+    assert orjson.dumps(found.reasoning)
+
+
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["reasoning", "verdict", "score"]) | st.text(), inner),
@@ -164,6 +172,7 @@ def test_no_reply_raises_and_only_ok_has_a_score(who, text, mode):
     found = parse_verdict(who, text, mode)
     assert found.outcome in ("ok", "unknown", "unparsable")
     assert (found.outcome == "ok") == (found.score is not None) == (found.passed is not None)
+    assert orjson.dumps([found.label, found.reasoning]), "whatever is read can be stored"
 
 
 def asked(output, *, who=BINARY, mode="json_schema", fence="f3nce", **other):
@@ -305,10 +314,7 @@ def test_the_schema_is_wrapped_with_a_name():
 
 
 @pytest.mark.parametrize("rubric", ["Judge {{answer}}.", "{{ }}", "{{input}} and {{Output}}"])
-def test_a_rubric_with_an_unknown_placeholder_is_refused(services, rubric):
-    from byok.access import require  # noqa: F401  (the services fixture opens a real installation)
-    from byok.grading.prompts import check_rubric
-
+def test_a_rubric_with_an_unknown_placeholder_is_refused(rubric):
     with pytest.raises(PlaceholderUnknown) as caught:
         check_rubric(rubric)
     assert all(f"{{{{{name}}}}}" in caught.value.hint for name in ("input", "output", "expected", "context"))
