@@ -15,6 +15,7 @@ import sys
 from typing import Any
 
 import orjson
+from prefect.exceptions import FailedRun
 
 from byok.errors import ByokError
 from byok.runs import EvaluationRequest
@@ -53,7 +54,8 @@ async def _run(index: int, request: EvaluationRequest, say: Any) -> None:
         failure = await state.aresult(raise_on_failure=False)
         if isinstance(failure, ByokError):
             error = failure.as_dict() | {"exit_code": failure.exit_code}
-        elif isinstance(failure, BaseException):
+        # A flow that returned a failed state (partial, invalid, below a threshold) has told all in the run itself.
+        elif isinstance(failure, BaseException) and not isinstance(failure, FailedRun):
             error = {"code": "internal_error", "message": f"{type(failure).__name__} in the flow", "exit_code": 4}
     say({"event": "end", "index": index, "run_id": planned[0] if planned else None, "error": error})
 

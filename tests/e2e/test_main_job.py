@@ -184,6 +184,29 @@ def test_an_ad_hoc_run_through_the_api_ends_with_the_same_rows(byok, registered,
     assert artifacts >= {"run-summary", "leaderboard", "two-bills"}
 
 
+def test_a_run_below_its_threshold_leaves_with_one(byok, registered, up):
+    told = byok.json("evaluate", "candidate", "gsm8k", "--grader", "numeric", "--limit", "30", "--min-score", "numeric=0.999", code=1)[
+        "run"
+    ]
+    assert (told["status"], told["below"]) == ("completed", ["numeric"])
+    state = get(f"{up['api_url']}/flow_runs/{byok.sql('SELECT flow_run_id FROM v1.runs ORDER BY started_at DESC LIMIT 1')[0][0]}")["state"]
+    assert (state["type"], state["name"]) == ("FAILED", "BelowThreshold")
+
+
+def test_a_model_whose_endpoint_is_gone_ends_the_run_with_the_endpoints_error(byok, registered, up, serve, gsm8k, keys):
+    with serve(gsm8k, keys["candidate"], "--model-id", "short-lived") as told:
+        byok.allow(told["host_port"])
+        byok.run(
+            *("model", "register", "gone", "--name", "Gone", "--base-url", told["base_url"], "--model-id", "short-lived"),
+            "--api-key-stdin",
+            given=keys["candidate"] + "\n",
+        )
+    error = byok.json("evaluate", "gone", "gsm8k", "--grader", "numeric", "--limit", "5", code=4)["error"]
+    assert error["code"] == "endpoint_unreachable" and error["hint"]
+    ((status, code),) = byok.sql("SELECT status, error_code FROM v1.runs WHERE model_key = 'gone'")
+    assert (status, code) == ("failed", "endpoint_unreachable")
+
+
 def test_the_report_is_one_page_without_outside_requests(byok, first, tmp_path):
     page = tmp_path / "report.html"
     byok.run("report", first["run_id"], "-o", str(page))
