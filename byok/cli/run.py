@@ -16,6 +16,9 @@ from byok.reporting import RunSummary, find_run, run_summary
 
 app = App(name="run", help="List runs, or show one.")
 
+_SHORT = 8
+"""Characters of a run's id in the list: enough to name it by."""
+
 _LIST = """
 SELECT r.run_id, r.started_at, r.status, r.model_key, r.dataset_name, r.planned, r.answered, r.failed, r.error_code,
     coalesce(list(struct_pack(grader := s.grader, score := s.score, low := s.low, high := s.high) ORDER BY s.kind, s.grader)
@@ -45,18 +48,11 @@ def list_(*, limit: int = 20, model: str | None = None, dataset: str | None = No
         if not runs:
             note("no runs yet: byok evaluate --help")
             return
-        columns = ("run", "started (UTC)", "status", "model", "data set", "planned", "answered", "failed", "scores")
+        columns = ("run", "started (UTC)", "status", "model", "data set", "answered", "scores")
         rows = [
             (
-                r["run_id"],
-                r["started_at"],
-                r["status"],
-                r["model_key"],
-                r["dataset_name"],
-                r["planned"],
-                r["answered"],
-                r["failed"],
-                _scores(r["scores"]),
+                *(r["run_id"][:_SHORT], f"{r['started_at']:%m-%d %H:%M}", r["status"], r["model_key"], r["dataset_name"]),
+                *(f"{_dash(r['answered'])} of {r['planned']}", _scores(r["scores"])),
             )
             for r in runs
         ]
@@ -66,7 +62,7 @@ def list_(*, limit: int = 20, model: str | None = None, dataset: str | None = No
 
 
 def _scores(scores: list[dict[str, Any]]) -> str:
-    return ", ".join(f"{one['grader']} {number(one['score'])}" for one in scores) or "-"
+    return "\n".join(f"{one['grader']} {number(one['score'])}" for one in scores) or "-"
 
 
 @app.command
@@ -90,20 +86,11 @@ def number(value: float | None) -> str:
 
 def draw_summary(out: Console, run: RunSummary) -> None:
     """The final table of a run."""
-    columns = ("grader", "score", "95 % interval", "planned", "answered", "empty", "refused", "failed", "unscored", "worst to best")
+    # Ended rows are the same for all graders of a run: told once below, so that the table fits a narrow terminal.
+    columns = ("grader", "score", "95 % interval", "scored", "unscored", "worst to best")
     rows = [
         (
-            *(
-                s.grader,
-                number(s.score),
-                f"{number(s.low)} to {number(s.high)}",
-                s.planned,
-                s.answered,
-                s.empty,
-                s.refused,
-                s.failed,
-                s.unscored,
-            ),
+            *(s.grader, number(s.score), f"{number(s.low)} to {number(s.high)}", s.scored, s.unscored),
             f"{number(s.worst)} to {number(s.best)}",
         )
         for s in run.scores
@@ -114,6 +101,7 @@ def draw_summary(out: Console, run: RunSummary) -> None:
     unpriced = f" ({run.unpriced_charges} charges of unknown amount not in it)" if run.unpriced_charges else ""
     facts = [
         ("run", run.run_id),
+        ("rows", ", ".join(f"{_dash(getattr(run, name))} {name}" for name in ("planned", "answered", "empty", "refused", "failed"))),
         ("latency p50 / p95", latency),
         ("tokens in + out", f"{_dash(run.prompt_tokens)} + {_dash(run.completion_tokens)} in {run.attempts} requests"),
         ("provider bill", f"{usd} USD{unpriced}"),
