@@ -10,6 +10,7 @@ from typing import Any
 from byok.errors import InputError
 from byok.grading import code
 from byok.grading.verdict import Verdict, unscored
+from byok.money import plain
 
 
 class GraderUnknown(InputError):
@@ -52,6 +53,13 @@ class Grader:
         if expected is None and self._needs_expected:
             return unscored("the row has no expected answer")
         return self._check(output, expected or "", self._options)
+
+
+def _canonical(value: Any) -> str:
+    """One spelling for each value: 0.10 and 0.1 are the same option."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return plain(value) if isinstance(value, Decimal) else str(value)
 
 
 def _flag(text: str) -> bool:
@@ -105,7 +113,7 @@ def parse_grader(spec: str) -> Grader:
             raise GraderOption(f"{name}: {option}={value!r} is not {problem}", hint=f"for example --grader {name}", grader=name) from None
         written.pop(option, None)  # the last one counts
         if options[option] != known[option][1]:
-            written[option] = value
+            written[option] = _canonical(options[option])
     if name == "regex" and options["pattern"] is None:
         raise GraderOption("the grader regex needs a pattern", hint="for example --grader 'regex:pattern=^yes'", grader=name)
     # The pattern may hold commas, so it stands last in the canonical text too.

@@ -84,6 +84,7 @@ def report_page(warehouse: Warehouse, org_id: str, run_id: str) -> str:
             summary=summary,
             bills=two_bills(warehouse, org_id, run_id),
             samples=samples,
+            scales={score.grader for score in summary.scores if score.metric == "mean"},
             all_samples=warehouse.query(_COUNT, who).rows[0][0],
             # Only SVG that we have drawn ourselves is let through as markup; all texts in it come from our own numbers and grader names,
             # which the renderer escapes.

@@ -250,3 +250,8 @@ def test_every_answer_of_gsm8k_passes_against_its_own_number():
     grader = parse_grader("numeric")
     missed = [row["answer"] for row in rows if not grader.grade(row["answer"], row["answer"].split("####")[1].strip()).passed]
     assert missed == []
+
+
+def test_one_value_has_one_spelling():
+    for one, other in (("numeric:tolerance=0.10", "numeric:tolerance=.1"), ("exact:strict=yes", "exact:strict=True")):
+        assert parse_grader(one).spec == parse_grader(other).spec
