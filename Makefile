@@ -26,8 +26,17 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY) ## See the main job: register, probe, evaluate, judge, bill, on simulated endpoints
 	$(BIN)/byok demo
 
+# The report page is tested in a real browser: Debian's chromium, installed where it is missing and may be.
+.PHONY: browser
+browser:
+	@command -v chromium >/dev/null || { \
+		as_root=$$([ "$$(id -u)" -eq 0 ] || echo sudo); \
+		$$as_root apt-get update -qq && \
+		$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
+	} || echo "chromium could not be installed: the tests of the report page will fail until it is"
+
 .PHONY: test
-test: $(READY) ## Run all tests
+test: $(READY) browser ## Run all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 .PHONY: lint
