@@ -3,6 +3,7 @@
 Register them with `prefect block register -m blocks`.
 """
 
+from blocks.keystore import KeyStore
 from blocks.results import EvaluationResults
 
-__all__ = ["EvaluationResults"]
+__all__ = ["EvaluationResults", "KeyStore"]

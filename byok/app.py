@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import resource
 from dataclasses import dataclass
 
-from byok.access import Actor, actor_from_environment
+from byok.access import Actor, Administration, AuditLog, Grants, actor_from_environment, read_signing_key
 from byok.control import ControlPlane, open_control
 from byok.datasets import Datasets
 from byok.grading import Judges
 from byok.home import Home
-from byok.keystore import KeyStore, open_keystore
-from byok.registry import Registry
+from byok.keystore import KeyStore, VaultSettings, open_keystore
+from byok.registry import FrontDoor, Registry
 from byok.warehouse import Warehouse
 
 
@@ -26,22 +27,43 @@ class Services:
     registry: Registry
     datasets: Datasets
     judges: Judges
+    audit: AuditLog
+    administration: Administration
+    grants: Grants
+    front_door: FrontDoor
 
 
-def open_services(home: Home | None = None) -> Services:
+def open_audit(home: Home, control: ControlPlane) -> AuditLog:
+    """The audit log of an installation.
+
+    Raises:
+        SigningKeyMissing, SigningKeyExposed: Its key cannot be used.
+    """
+    return AuditLog(control, read_signing_key(home.signing_key_file, "audit-v1"), home.audit_heads)
+
+
+def open_services(home: Home | None = None, vault: VaultSettings | None = None) -> Services:
     """Open the installation that the environment names, as the member whose token it holds.
+
+    Args:
+        home: The installation; by default that of the environment.
+        vault: Settings of Vault; by default those of the environment.
 
     Raises:
         NotInitialised: `byok init` has not been run.
         NotPermitted: There is no token, or it is not valid.
-        OutsideError: The key store does not answer.
+        OutsideError: The key store's file, or the signing key, cannot be read.
     """
+    # A process that may hold a key leaves no image of its memory behind.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     home = (home or Home.from_environment()).require()
     control = open_control(home.database_url)
-    actor = actor_from_environment(control, home)
-    keystore = open_keystore(home)
+    audit = open_audit(home, control)
+    actor = actor_from_environment(control, home, audit)
+    keystore = open_keystore(home, vault)
     warehouse = Warehouse(home.warehouse, home.spool)
-    registry = Registry(control, keystore, warehouse)
+    registry = Registry(control, keystore, warehouse, audit)
+    grants = Grants(control, audit, read_signing_key(home.signing_key_file, "grant-v1"))
     return Services(
         home=home,
         control=control,
@@ -51,4 +73,8 @@ def open_services(home: Home | None = None) -> Services:
         registry=registry,
         datasets=Datasets(control, home.datasets, warehouse),
         judges=Judges(control, registry),
+        audit=audit,
+        administration=Administration(control, audit),
+        grants=grants,
+        front_door=FrontDoor(registry, grants),
     )

@@ -65,6 +65,22 @@ class Home:
         return Path(named).expanduser().resolve() if named else self.root / "keys" / "kek.json"
 
     @property
+    def signing_key_file(self) -> Path:
+        """What audit entries and grants are signed with: `BYOK_SIGNING_KEY_FILE`, or `keys/signing.key`."""
+        named = os.environ.get("BYOK_SIGNING_KEY_FILE")
+        return Path(named).expanduser().resolve() if named else self.root / "keys" / "signing.key"
+
+    @property
+    def audit_heads(self) -> Path:
+        """Where the audit chains had come to when this machine last looked; outside `data/`, so that no copy of it hides a cut."""
+        return self.root / "keys" / "audit-heads.json"
+
+    @property
+    def vault_credentials(self) -> Path:
+        """The folder with this installation's own Vault credentials, one file for each role."""
+        return self.root / "keys" / "vault"
+
+    @property
     def token_file(self) -> Path:
         """The member token of the person who uses this machine: `BYOK_TOKEN_FILE`, or `token`."""
         named = os.environ.get("BYOK_TOKEN_FILE")
@@ -109,3 +125,8 @@ def write_private(path: Path, text: str) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(part, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # the name too must outlive a power cut: a new key-encryption key is used at once
+    finally:
+        os.close(folder)

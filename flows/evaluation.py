@@ -8,6 +8,7 @@ from prefect import flow, runtime
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
+from byok.engine.plan import RunPlan
 from byok.errors import ByokError
 from byok.runs import EvaluationRequest, Finished
 from flows.events import announce
@@ -16,7 +17,7 @@ from tasks.bill import bill
 from tasks.evaluate import evaluate_shard
 from tasks.judge import judge_shard
 from tasks.probe import probe
-from tasks.register import register
+from tasks.register import find, register
 from tasks.report import report
 
 
@@ -27,7 +28,20 @@ async def evaluate(request: EvaluationRequest) -> State[Any]:
     Args:
         request: The model, the data set, the graders and judges, and how to run them.
     """
-    plan = register(request, str(runtime.flow_run.id))
+    return await _carry_out(register(request, str(runtime.flow_run.id)))
+
+
+@flow(name="resume", persist_result=False, validate_parameters=True)
+async def resume(run_id: str) -> State[Any]:
+    """Go on with a run that was stopped: what is answered is not asked again, what is judged not judged again.
+
+    Args:
+        run_id: Id of the run (byok run list).
+    """
+    return await _carry_out(find(run_id))
+
+
+async def _carry_out(plan: RunPlan) -> State[Any]:
     announce(plan.run_id)
     run = plan.run_id
     try:

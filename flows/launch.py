@@ -2,7 +2,7 @@
 
     python -m flows.launch < requests.json
 
-Reads `{"requests": [EvaluationRequest, …]}` from standard input and writes one JSON event a line to standard output:
+Reads `{"requests": [EvaluationRequest or {"resume": run id}, …]}` from standard input and writes one JSON event a line to standard output:
 `{"event": "run", "index": 0, "run_id": …}` when a run has been planned, `{"event": "end", "index": 0, "run_id": …, "error": …}`
 when it has ended. Prefect's own output goes to standard error.
 """
@@ -19,7 +19,7 @@ from prefect.exceptions import FailedRun
 
 from byok.errors import ByokError
 from byok.runs import EvaluationRequest
-from flows.evaluation import evaluate
+from flows.evaluation import evaluate, resume
 from flows.events import listen
 
 
@@ -28,7 +28,7 @@ def main() -> None:
     # Events own the real standard output; whatever a library prints goes to standard error.
     events = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
-    requests = [EvaluationRequest.model_validate(one) for one in orjson.loads(sys.stdin.buffer.read())["requests"]]
+    requests = [_read(one) for one in orjson.loads(sys.stdin.buffer.read())["requests"]]
 
     def say(event: dict[str, Any]) -> None:
         events.write(orjson.dumps(event) + b"\n")
@@ -36,11 +36,16 @@ def main() -> None:
     asyncio.run(_run_all(requests, say))
 
 
-async def _run_all(requests: list[EvaluationRequest], say: Any) -> None:
+def _read(told: dict[str, Any]) -> EvaluationRequest | str:
+    """A request for a new run, or the id of one to go on with."""
+    return str(told["resume"]) if "resume" in told else EvaluationRequest.model_validate(told)
+
+
+async def _run_all(requests: list[EvaluationRequest | str], say: Any) -> None:
     await asyncio.gather(*(asyncio.create_task(_run(index, request, say)) for index, request in enumerate(requests)))
 
 
-async def _run(index: int, request: EvaluationRequest, say: Any) -> None:
+async def _run(index: int, request: EvaluationRequest | str, say: Any) -> None:
     planned: list[str] = []
 
     def heard(run_id: str) -> None:
@@ -49,7 +54,10 @@ async def _run(index: int, request: EvaluationRequest, say: Any) -> None:
 
     listen(heard)
     error: dict[str, object] | None = None
-    state = await evaluate(request, return_state=True)
+    if isinstance(request, str):
+        state = await resume(request, return_state=True)
+    else:
+        state = await evaluate(request, return_state=True)
     if state.is_failed() or state.is_crashed():
         failure = await state.aresult(raise_on_failure=False)
         if isinstance(failure, ByokError):

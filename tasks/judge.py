@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from prefect import task
 
-from byok.app import open_services
 from byok.runs import ShardReport
 from byok.runs import judge_shard as ask_judge
+from tasks.opening import open_services
 from tasks.policies import SETTINGS
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from prefect import task
 
-from byok.app import open_services
 from byok.runs import probe_models
+from tasks.opening import open_services
 from tasks.policies import SETTINGS
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from prefect import task
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
 
-from byok.app import Services, open_services
+from byok.app import Services
 from byok.billing import two_bills
 from byok.errors import ByokError
 from byok.reporting import run_summary
 from byok.runs import Finished, finish_run
 from tasks.artifacts import bill_rows, leaderboard_rows, summary_markdown
+from tasks.opening import open_services
 from tasks.policies import SETTINGS
 
 

@@ -1,17 +1,16 @@
 """Fixtures for tests that need an installation but no Prefect."""
 
+import os
+
 import pytest
-
-VARIABLES = ("BYOK_TOKEN", "BYOK_TOKEN_FILE", "BYOK_KEK_FILE", "BYOK_DATABASE_URL", "BYOK_ENDPOINT_ALLOW")
-
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """A folder for an installation that is not there yet; the environment names it."""
     from byok.home import Home
 
-    for name in VARIABLES:
-        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith("BYOK_")]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("BYOK_HOME", str(tmp_path / "home"))
     return Home.from_environment()
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from byok.access.audit import AuditLog
 from byok.errors import NotPermitted
 
 MODELS_READ = "models:read"
@@ -35,6 +36,10 @@ class Actor:
     kind: str
     role: str
     scopes: frozenset[str]
+    token_id: str | None = field(default=None, repr=False, compare=False)
+    """Public part of the token that was shown; None for who acts by a grant."""
+    audit: AuditLog | None = field(default=None, repr=False, compare=False)
+    """Where refusals are recorded."""
 
 
 class ScopeMissing(NotPermitted):
@@ -43,15 +48,23 @@ class ScopeMissing(NotPermitted):
     code = "scope_missing"
 
 
-def require(actor: Actor, scope: str) -> None:
-    """Let pass only who holds a scope.
+def require(actor: Actor, scope: str, action: str) -> None:
+    """Let pass only who holds a scope; a refusal is recorded.
+
+    Args:
+        actor: Who asks.
+        scope: What it takes.
+        action: What they are about to do, such as `model.register`.
 
     Raises:
-        ScopeMissing: The actor does not.
+        ScopeMissing: The actor lacks it.
     """
     if scope not in SCOPES:
         raise ValueError(f"no such scope: {scope}")
-    if scope not in actor.scopes:
-        raise ScopeMissing(
-            f"{actor.email} ({actor.role}) lacks the scope {scope}", hint="ask an admin of your organisation", scope=scope, role=actor.role
-        )
+    if scope in actor.scopes:
+        return
+    if actor.audit is not None:
+        actor.audit.by(actor, "refused", action, scope, reason="scope_missing")
+    raise ScopeMissing(
+        f"{actor.email} ({actor.role}) lacks the scope {scope}", hint="ask an admin of your organisation", scope=scope, role=actor.role
+    )

@@ -26,7 +26,7 @@ def show(run: str, /, *, json: Json = False) -> None:
         json: Print JSON of a stable shape instead of tables.
     """
     services = open_services()
-    require(services.actor, BILLING_READ)
+    require(services.actor, BILLING_READ, "bill.show")
     bills = two_bills(services.warehouse, services.actor.org_id, find_run(services.warehouse, services.actor.org_id, run))
     emit({"bill": bills.as_dict()}, json=json, human=lambda out: draw_bills(out, bills))
 

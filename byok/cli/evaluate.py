@@ -151,7 +151,16 @@ def run_flows(services: Services, requests: list[EvaluationRequest], *, quiet: b
         RunFailed: A run ended with an error; what it had done is stored and billed.
         FlowProcessFailed: The process died.
     """
-    process = FlowProcess(services.home, [request.model_dump(mode="json") for request in requests])
+    return follow(services, [request.model_dump(mode="json") for request in requests], [request.model for request in requests], quiet=quiet)
+
+
+def follow(services: Services, jobs: list[dict[str, Any]], labels: list[str], *, quiet: bool) -> list[str]:
+    """Carry out jobs (see `FlowProcess`) to their end, showing progress under their labels; return the ids of the runs.
+
+    Raises:
+        RunFailed, FlowProcessFailed: See `run_flows`.
+    """
+    process = FlowProcess(services.home, jobs)
     runs: dict[int, str] = {}
     ended: dict[int, dict[str, Any] | None] = {}
     console = Console(stderr=True, markup=False, highlight=False, emoji=False)
@@ -160,7 +169,7 @@ def run_flows(services: Services, requests: list[EvaluationRequest], *, quiet: b
         with Progress(*columns, console=console, disable=quiet, transient=True) as shown:
             start = shown.add_task("starting Prefect", total=None)
             bars: dict[tuple[int, str], TaskID] = {}
-            while process.running or len(ended) < len(requests):
+            while process.running or len(ended) < len(jobs):
                 alive = process.running
                 for event in process.events():
                     if event.run_id is not None:
@@ -168,29 +177,27 @@ def run_flows(services: Services, requests: list[EvaluationRequest], *, quiet: b
                         shown.update(start, visible=False)
                     if event.kind == "end":
                         ended[event.index] = event.error
-                _draw(services, requests, runs, shown, bars)
-                if not alive and len(ended) < len(requests):
+                _draw(services, labels, runs, shown, bars)
+                if not alive and len(ended) < len(jobs):
                     raise FlowProcessFailed("the flow process ended early", hint=f"its output is in {process.log}")
-                if len(ended) == len(requests):
+                if len(ended) == len(jobs):
                     break
                 time.sleep(0.15)
     finally:
         # A finished process still has its ephemeral server to put away; an interrupted one has journals to close.
-        if len(ended) == len(requests):
+        if len(ended) == len(jobs):
             process.child.wait()
         process.stop()
     for told in ended.values():
         if told is not None:
             raise RunFailed(told)
-    return [runs[index] for index in range(len(requests))]
+    return [runs[index] for index in range(len(jobs))]
 
 
-def _draw(
-    services: Services, requests: list[EvaluationRequest], runs: dict[int, str], shown: Progress, bars: dict[tuple[int, str], TaskID]
-) -> None:
+def _draw(services: Services, labels: list[str], runs: dict[int, str], shown: Progress, bars: dict[tuple[int, str], TaskID]) -> None:
     for index, run_id in runs.items():
         for stage, counts in read_progress(RunFolder.of(services.home, run_id).progress).items():
-            label = f"{requests[index].model}: {'answers' if stage == 'answer' else stage}"
+            label = f"{labels[index]}: {'answers' if stage == 'answer' else stage}"
             if counts.failed:
                 label += f" ({counts.failed} failed)"
             if (index, stage) not in bars:

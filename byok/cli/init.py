@@ -64,7 +64,16 @@ def initialise(home: Home, org: str, owner: str) -> Initialised:
         BadOrganisation: The name or the address cannot be used; nothing is made.
         OrganisationExists: The installation is another organisation's.
     """
-    from byok.access import check_organisation, create_org, ensure_service_member, reissue, service_member_id
+    from byok.access import (
+        check_organisation,
+        create_org,
+        create_signing_key,
+        ensure_service_member,
+        has_entries,
+        reissue,
+        service_member_id,
+    )
+    from byok.app import open_audit
     from byok.control import migrate, open_control
     from byok.keystore import create_kek
     from byok.warehouse import Warehouse
@@ -79,6 +88,9 @@ def initialise(home: Home, org: str, owner: str) -> Initialised:
         created = create_org(control, org, owner)
         if not complete:
             create_kek(home)
+        # An installation that was made before there was an audit log gets its key now; a lost key is never replaced silently.
+        if (not complete or not has_entries(control)) and create_signing_key(home.signing_key_file):
+            open_audit(home, control).record("done", "org.create", org, chain=created.org_id, member_id=created.member_id, actor=owner)
         token = created.token
         if token is None and not complete and not home.token_file.exists():
             # Interrupted after the organisation was made and before its token was kept.

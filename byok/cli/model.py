@@ -1,38 +1,32 @@
-"""`byok model`: register models, and list, show, probe or disable them."""
+"""`byok model`: register models, and list, show, probe, change, rotate or disable them."""
 
 from __future__ import annotations
 
 import asyncio
-import getpass
 import json as jsonlib
-import os
-import sys
+from datetime import timedelta
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 from rich.console import Console
 
-from byok.app import open_services
+from byok.app import Services, open_services
+from byok.cli.keyinput import KeyMissing, read_key
 from byok.cli.output import Json, emit, note, table
+from byok.clock import parse_duration
 from byok.endpoint import ProbeResult
 from byok.errors import InputError
 from byok.money import parse_usd
-from byok.registry import Model, RegisterRequest
+from byok.registry import GRACE, Model, ModelChanges, RegisterRequest
 
-app = App(name="model", help="Register models, and list, show, probe or disable them.")
+app = App(name="model", help="Register models, and list, show, probe, change, rotate or disable them.")
 
 
 class BadModel(InputError):
     """An option of a model cannot be used."""
 
     code = "bad_model"
-
-
-class KeyMissing(InputError):
-    """No key arrived where one was announced."""
-
-    code = "key_missing"
 
 
 @app.command
@@ -91,13 +85,15 @@ def register(
             public=public,
         )
     except ValidationError as invalid:
-        first = invalid.errors(include_input=False, include_url=False, include_context=False)[0]
-        option = {"key": "KEY", "remote_id": "--model-id", "tags": "--tag"}.get(
-            str(first["loc"][0]), f"--{first['loc'][0]}".replace("_", "-")
-        )
-        raise BadModel(f"{option}: {first['msg']}", hint="see: byok model register --help") from None
-    model = asyncio.run(services.registry.register(services.actor, request, _read_key(api_key_stdin, api_key_env)))
+        raise _bad_option(invalid, "register") from None
+    model = asyncio.run(services.registry.register(services.actor, request, read_key(api_key_stdin, api_key_env)))
     emit({"model": model.as_dict()}, json=json, human=lambda out: _draw_registered(out, model))
+
+
+def _bad_option(invalid: ValidationError, command: str) -> BadModel:
+    first = invalid.errors(include_input=False, include_url=False, include_context=False)[0]
+    option = {"key": "KEY", "remote_id": "--model-id", "tags": "--tag"}.get(str(first["loc"][0]), f"--{first['loc'][0]}".replace("_", "-"))
+    return BadModel(f"{option}: {first['msg']}", hint=f"see: byok model {command} --help")
 
 
 def _object(text: str | None) -> dict[str, Any]:
@@ -110,25 +106,6 @@ def _object(text: str | None) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise BadModel("--extra-payload is not a JSON object", hint="""for example --extra-payload '{"top_p": 0.9}'""")
     return found
-
-
-def _read_key(from_stdin: bool, variable: str | None) -> SecretStr | None:
-    """The key, from where it was announced; it never stands in an argument."""
-    if from_stdin and variable is not None:
-        raise KeyMissing("the key was announced twice", hint="use --api-key-stdin or --api-key-env, not both")
-    if variable is not None:
-        found = os.environ.get(variable, "").strip()
-        if not found:
-            raise KeyMissing(
-                f"the environment variable {variable} is not set or empty", hint=f"export {variable} first, without the key in the command"
-            )
-        return SecretStr(found)
-    if not from_stdin:
-        return None
-    found = (getpass.getpass("API key (not shown): ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
-    if not found:
-        raise KeyMissing("no key came by standard input", hint="for example: byok model register … --api-key-stdin < key-file")
-    return SecretStr(found)
 
 
 @app.command(name="list")
@@ -154,7 +131,7 @@ def list_(*, json: Json = False) -> None:
 
 @app.command
 def show(key: str, /, *, json: Json = False) -> None:
-    """Show one model; its API key is shown as a mask only.
+    """Show one model and the versions of its API key, which is shown as a mask only.
 
     Args:
         key: Key of the model.
@@ -162,7 +139,16 @@ def show(key: str, /, *, json: Json = False) -> None:
     """
     services = open_services()
     model = services.registry.get(services.actor, key)
-    emit({"model": model.as_dict()}, json=json, human=lambda out: _draw(out, model))
+    versions = services.registry.key_versions(services.actor, key)
+
+    def draw(out: Console) -> None:
+        _draw(out, model)
+        if versions:
+            columns = ("version", "state", "store", "fingerprint", "since", "grace until")
+            rows = [(v["version"], v["state"], v["store"], v["fingerprint"], v["created_at"], v["grace_until"]) for v in versions]
+            out.print(table(columns, rows, title="key versions"))
+
+    emit({"model": model.as_dict(), "key_versions": versions}, json=json, human=draw)
 
 
 @app.command
@@ -176,6 +162,119 @@ def probe(key: str, /, *, json: Json = False) -> None:
     services = open_services()
     found = asyncio.run(services.registry.probe(services.actor, key))
     emit({"probe": {"model": key, **_probe_dict(found)}}, json=json, human=lambda out: _draw_probe(key, found))
+
+
+@app.command
+def rotate(
+    key: str,
+    /,
+    *,
+    api_key_stdin: Annotated[bool, Parameter(negative="")] = False,
+    api_key_env: str | None = None,
+    grace: str | None = None,
+    compromised: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
+) -> None:
+    """Give a model a new key: it is sealed, probed, and then active. When the probe fails, the old key stays active.
+
+    Runs in flight may use the old key until the grace ends; then it is destroyed. Revoke it at the provider as well.
+
+    Args:
+        key: Key of the model.
+        api_key_stdin: Read the new key from standard input.
+        api_key_env: Environment variable that holds the new key.
+        grace: How long runs in flight may use the old key: 0, 30m, 24h (the default), 30d at most.
+        compromised: Destroy the old key at once: the same as --grace 0.
+        json: Print JSON of a stable shape instead of text.
+    """
+    services = open_services()
+    secret = read_key(api_key_stdin, api_key_env)
+    if secret is None:
+        raise KeyMissing("there is no new key", hint="add --api-key-stdin or --api-key-env VAR")
+    model = asyncio.run(services.registry.rotate(services.actor, key, secret, grace=_grace(grace, compromised)))
+    _tell_versions(services, model, json=json)
+
+
+@app.command
+def update(
+    key: str,
+    /,
+    *,
+    name: str | None = None,
+    base_url: str | None = None,
+    model_id: str | None = None,
+    tag: Annotated[tuple[str, ...], Parameter(negative="")] = (),
+    api_key_stdin: Annotated[bool, Parameter(negative="")] = False,
+    api_key_env: str | None = None,
+    grace: str | None = None,
+    compromised: Annotated[bool, Parameter(negative="")] = False,
+    description: str | None = None,
+    max_tokens: int | None = None,
+    extra_payload: str | None = None,
+    price_input: str | None = None,
+    price_output: str | None = None,
+    json: Json = False,
+) -> None:
+    """Change a model. A new base URL demands the key again, and is probed before it counts.
+
+    Args:
+        key: Key of the model.
+        name: Name to show.
+        base_url: New base URL; the stored key is never sent there, so give the key again.
+        model_id: What the endpoint calls the model.
+        tag: Capability tags, which replace those that there are.
+        api_key_stdin: Read the key from standard input.
+        api_key_env: Environment variable that holds the key.
+        grace: How long runs in flight may use the old key and address: 0, 30m, 24h (the default), 30d at most.
+        compromised: Destroy the old key at once: the same as --grace 0.
+        description: What it is for.
+        max_tokens: Most tokens to ask for in one answer.
+        extra_payload: JSON object that is merged into every chat request.
+        price_input: USD per million input tokens.
+        price_output: USD per million output tokens.
+        json: Print JSON of a stable shape instead of text.
+    """
+    services = open_services()
+    try:
+        changes = ModelChanges(
+            name=name,
+            base_url=base_url,
+            remote_id=model_id,
+            tags=list(tag) or None,
+            description=description,
+            max_tokens=max_tokens,
+            extra_payload=None if extra_payload is None else _object(extra_payload),
+            price_input=None if price_input is None else parse_usd(price_input, what="--price-input"),
+            price_output=None if price_output is None else parse_usd(price_output, what="--price-output"),
+        )
+    except ValidationError as invalid:
+        raise _bad_option(invalid, "update") from None
+    secret = read_key(api_key_stdin, api_key_env)
+    if secret is None and base_url is None and not changes.values():
+        raise BadModel("there is nothing to change", hint="see: byok model update --help")
+    model = asyncio.run(services.registry.update(services.actor, key, changes, secret, grace=_grace(grace, compromised)))
+    _tell_versions(services, model, json=json)
+
+
+def _grace(text: str | None, compromised: bool) -> timedelta:
+    if compromised and text is not None:
+        raise BadModel("--compromised means no grace", hint="use --grace or --compromised, not both")
+    return timedelta(0) if compromised else GRACE if text is None else parse_duration(text, what="--grace")
+
+
+def _tell_versions(services: Services, model: Model, *, json: bool) -> None:
+    versions = services.registry.key_versions(services.actor, model.key)
+
+    def draw(out: Console) -> None:
+        _draw(out, model)
+        for warning in model.capabilities.get("warnings", []):
+            note(f"warning: {warning}")
+        for old in versions:
+            if old["state"] == "retiring":
+                ends = f"{old['grace_until']:%Y-%m-%d %H:%M} UTC"
+                note(f"version {old['version']} of the key works for runs in flight until {ends}, then it is destroyed")
+
+    emit({"model": model.as_dict(), "key_versions": versions}, json=json, human=draw)
 
 
 @app.command

@@ -77,7 +77,7 @@ class FlowProcess:
 
     Args:
         home: The installation.
-        requests: One evaluation request each, as plain data (never a key).
+        requests: One evaluation request each, as plain data (never a key), or `{"resume": run id}`.
     """
 
     def __init__(self, home: Home, requests: list[dict[str, Any]]) -> None:

@@ -46,7 +46,7 @@ def report(
     """
     services = open_services()
     for scope in (MODELS_READ, BILLING_READ):
-        require(services.actor, scope)
+        require(services.actor, scope, "run.report")
     run_id = find_run(services.warehouse, services.actor.org_id, run)
     if output.is_dir():
         raise FileUnwritable(f"{output} is a folder", hint="name a file in it with -o")

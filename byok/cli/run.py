@@ -1,4 +1,4 @@
-"""`byok run`: list runs, or show one."""
+"""`byok run`: list runs, show one, or go on with one that was stopped."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from byok.app import open_services
 from byok.cli.output import Json, emit, note, table
 from byok.money import ecu, plain
 from byok.reporting import RunSummary, find_run, run_summary
+from byok.runs import open_run
 
-app = App(name="run", help="List runs, or show one.")
+app = App(name="run", help="List runs, show one, or go on with one that was stopped.")
 
 _SHORT = 8
 """Characters of a run's id in the list: enough to name it by."""
@@ -40,7 +41,7 @@ def list_(*, limit: int = 20, model: str | None = None, dataset: str | None = No
         json: Print JSON of a stable shape instead of a table.
     """
     services = open_services()
-    require(services.actor, MODELS_READ)
+    require(services.actor, MODELS_READ, "run.list")
     which: Any = {"org": services.actor.org_id, "model": model, "dataset": dataset, "limit": max(0, limit)}
     runs = services.warehouse.query(_LIST, which).dicts()
 
@@ -74,9 +75,35 @@ def show(run: str, /, *, json: Json = False) -> None:
         json: Print JSON of a stable shape instead of tables.
     """
     services = open_services()
-    require(services.actor, MODELS_READ)
+    require(services.actor, MODELS_READ, "run.show")
     summary = run_summary(services.warehouse, services.actor.org_id, find_run(services.warehouse, services.actor.org_id, run))
     emit({"run": summary.as_dict()}, json=json, human=lambda out: draw_summary(out, summary))
+
+
+@app.command
+def resume(run: str, /, *, json: Json = False) -> int:
+    """Go on with a run that was stopped: what is answered is not asked again, what is judged not judged again.
+
+    Leaves with 0 when the run is complete and above its thresholds, with 1 when it is partial, invalid or below one.
+
+    Args:
+        run: Id of the run, the beginning of it, or latest.
+        json: Print JSON of a stable shape instead of a table.
+    """
+    from byok.cli.evaluate import follow  # it draws a summary with this module
+
+    services = open_services()
+    org = services.actor.org_id
+    found = run_summary(services.warehouse, org, find_run(services.warehouse, org, run))
+    open_run(services, found.run_id, "run.resume")
+    if found.status == "completed":
+        note("this run is complete: there is nothing to go on with")
+        summary = found
+    else:
+        follow(services, [{"resume": found.run_id}], [found.model_key], quiet=json)
+        summary = run_summary(services.warehouse, org, found.run_id)
+    emit({"run": summary.as_dict()}, json=json, human=lambda out: draw_summary(out, summary))
+    return 0 if summary.status == "completed" and not summary.below else 1
 
 
 def number(value: float | None) -> str:

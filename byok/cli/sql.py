@@ -44,7 +44,7 @@ def sql(
     """
     services = open_services()
     for scope in (MODELS_READ, BILLING_READ):
-        require(services.actor, scope)
+        require(services.actor, scope, "results.query")
     result = services.warehouse.query(_text(query, file))
     if json or format == "json":
         print(to_json({"columns": result.columns, "rows": [list(row) for row in result.rows]}))

@@ -23,6 +23,11 @@ from byok.resources import shipped
 
 POOL = "byok"
 
+DEPLOYMENTS = [
+    *("evaluate/ad-hoc", "evaluate/nightly", "resume/resume"),
+    *("register_model/register-model", "rotate_key/rotate-key", "rotate_transit/rotate-transit"),
+]
+
 
 class AlreadyUp(InputError):
     """A server of this installation is already running."""
@@ -67,7 +72,7 @@ def up(*, port: int = 4200, json: Json = False) -> int:
     try:
         stack.start(lambda: stopped)
         if not stopped:
-            told = {"ui": stack.ui, "api_url": stack.api_url, "pool": POOL, "deployments": ["evaluate/ad-hoc", "evaluate/nightly"]}
+            told = {"ui": stack.ui, "api_url": stack.api_url, "pool": POOL, "deployments": DEPLOYMENTS}
             print(
                 to_json({"up": told}) if json else f"UI:          {stack.ui}\nAPI:         {stack.api_url}\nwork pool:   {POOL}", flush=True
             )
@@ -114,7 +119,9 @@ class _Stack:
         private_dir(home.root / "logs")
 
     def start(self, stopped: Callable[[], bool]) -> None:
-        self._spawn("server", "server", "start", "--host", "127.0.0.1", "--port", str(self.port))
+        # The server opens no key: it gets nothing of what opens them.
+        bare = {name: value for name, value in self.environment.items() if not name.startswith(("BYOK_VAULT_", "BYOK_TOKEN", "BYOK_KEK"))}
+        self._spawn("server", "server", "start", "--host", "127.0.0.1", "--port", str(self.port), environment=bare)
         self._wait_healthy(stopped)
         if stopped():
             return
@@ -138,14 +145,14 @@ class _Stack:
     def _log(self, name: str) -> Path:
         return self.home.root / "logs" / f"{name}.log"
 
-    def _spawn(self, name: str, *arguments: str) -> None:
+    def _spawn(self, name: str, *arguments: str, environment: dict[str, str] | None = None) -> None:
         with self._log(name).open("ab") as log:
             child = subprocess.Popen(
                 [sys.executable, "-m", "prefect", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=self.environment,
+                env=environment or self.environment,
                 cwd=private_dir(self.home.prefect),
                 # A group of its own: a Ctrl-C in the terminal reaches us alone, and we stop the children in order.
                 start_new_session=True,

@@ -54,6 +54,15 @@ class ControlPlane:
         with self.engine.connect().execution_options(byok_write=True) as connection, connection.begin():
             yield connection
 
+    def compact(self) -> None:
+        """On SQLite, let go of the pages and the log that may still hold what was overwritten; elsewhere the server's own work."""
+        if self.engine.dialect.name == "sqlite":
+            with self.engine.connect() as connection:
+                connection.exec_driver_sql("COMMIT")
+                connection.exec_driver_sql("VACUUM")
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+                connection.exec_driver_sql("BEGIN")
+
     def close(self) -> None:
         """Close all connections."""
         self.engine.dispose()
@@ -146,8 +155,9 @@ def _engine(url: str) -> Engine:
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: object) -> None:
         # The driver's own implicit BEGIN is switched off; `begin` below says which kind is meant.
+        # secure_delete: a destroyed ciphertext is overwritten in the file, not only unlinked.
         connection.isolation_level = None
-        for pragma in ("journal_mode=WAL", f"busy_timeout={BUSY_TIMEOUT_MS}", "foreign_keys=ON", "synchronous=FULL"):
+        for pragma in ("journal_mode=WAL", f"busy_timeout={BUSY_TIMEOUT_MS}", "foreign_keys=ON", "synchronous=FULL", "secure_delete=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")

@@ -91,6 +91,38 @@ token = Table(
     Column("created_at", Utc, nullable=False),
     Column("expires_at", Utc, nullable=False),
     Column("revoked_at", Utc),
+    Column("name", String(64), nullable=False, server_default=""),  # what it is for, in its owner's words
+    Column("last_used_at", Utc),  # to within a few minutes
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("chain", String(36), primary_key=True),  # the organisation's id, or "installation"
+    Column("seq", Integer, primary_key=True),  # 1, 2, … without a gap
+    Column("at", Utc, nullable=False),
+    Column("member_id", String(36)),  # who; NULL when nobody could be named. No foreign key: entries outlive what they tell of
+    Column("actor", String(254), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("target", Text, nullable=False),
+    Column("outcome", String(10), nullable=False),  # done | refused | failed
+    Column("detail", Text, nullable=False),  # JSON, canonical
+    Column("previous", String(64), nullable=False),  # `mac` of the entry before; zeros for the first
+    Column("mac", String(64), nullable=False),  # HMAC-SHA256 over all of the above
+)
+
+grant = Table(
+    "access_grant",
+    metadata,
+    _id(),
+    _org(),
+    Column("member_id", String(36), ForeignKey("member.id"), nullable=False),
+    Column("action", String(32), nullable=False),
+    Column("model_key", String(64), nullable=False),
+    Column("origin", Text, nullable=False),
+    Column("created_at", Utc, nullable=False),
+    Column("expires_at", Utc, nullable=False),
+    Column("used_at", Utc),
 )
 
 model = Table(
@@ -130,8 +162,27 @@ model_secret = Table(
     Column("store", String(20), nullable=False),  # which key store sealed it
     Column("sealed", Text),  # ciphertext; NULL once destroyed
     Column("fingerprint", String(8), nullable=False),  # keyed hash: is it the same key?
-    Column("state", String(10), nullable=False),  # active | destroyed
+    Column("state", String(10), nullable=False),  # pending | active | retiring | destroyed
     Column("created_at", Utc, nullable=False),
+    Column("origin", Text, nullable=False, server_default=""),  # the origin it was sealed for; the context holds it too
+    Column("grace_until", Utc),  # state = retiring: pinned runs may use it until then
+    # A move to another key store in progress: what takes the place of the three columns above, all at once at its end.
+    Column("next_store", String(20)),
+    Column("next_sealed", Text),
+    Column("next_fingerprint", String(8)),
+)
+
+keystore_rotation = Table(
+    "keystore_rotation",
+    metadata,
+    _id(),
+    _org(),
+    Column("store", String(20), nullable=False),
+    Column("before", Integer, nullable=False),  # newest version of the organisation's key when the rotation began
+    Column("target", Integer),  # version that all must be sealed with; NULL: not rotated yet
+    Column("started_at", Utc, nullable=False),
+    Column("finished_at", Utc),
+    Column("rewrapped", Integer, nullable=False),
 )
 
 dataset = Table(

@@ -114,7 +114,7 @@ class Datasets:
             BadDatasetName, FileUnreadable, FormatUnknown, FormatMismatch, FieldMissing, BadPattern: Nothing is stored.
             DatasetEmpty: No row is usable; nothing is stored.
         """
-        require(actor, RUNS_WRITE)
+        require(actor, RUNS_WRITE, "dataset.add")
         if not _NAME.fullmatch(name):
             raise BadDatasetName(f"{name!r} cannot be the name of a data set", hint="lower-case letters, digits, dot, dash, underscore")
         part = private_dir(self._directory) / f".{new_id()}.part"
@@ -144,7 +144,7 @@ class Datasets:
 
     def list(self, actor: Actor) -> list[DatasetInfo]:
         """The newest version of each data set of the actor's organisation, by name."""
-        require(actor, MODELS_READ)
+        require(actor, MODELS_READ, "dataset.list")
         newest = (
             select(dataset_version.c.dataset_id, func.max(dataset_version.c.number).label("number"))
             .group_by(dataset_version.c.dataset_id)
@@ -164,7 +164,7 @@ class Datasets:
         Raises:
             DatasetNotFound: There is none in the actor's organisation.
         """
-        require(actor, MODELS_READ)
+        require(actor, MODELS_READ, "dataset.show")
         query = _select(actor).where(dataset.c.name == name).order_by(dataset_version.c.number.desc())
         if version is not None:
             query = query.where(dataset_version.c.version == version)

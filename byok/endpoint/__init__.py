@@ -24,6 +24,7 @@ from byok.endpoint.errors import (
 )
 from byok.endpoint.policy import BadAllowList, BadBaseUrl, BaseUrl, EgressPolicy
 from byok.endpoint.probe import ProbeAttempt, ProbeResult, probe
+from byok.endpoint.resolve import check_resolved
 
 __all__ = [
     "BadAllowList",
@@ -54,5 +55,6 @@ __all__ = [
     "ResponseTruncated",
     "Usage",
     "UsageClass",
+    "check_resolved",
     "probe",
 ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
+from collections.abc import Awaitable, Callable
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -27,6 +29,17 @@ RESERVED = frozenset({"messages", "model", "stream"})
 """Members of a request that the owner's extra payload may not set."""
 
 
+RenewKey = Callable[[int | None], Awaitable[tuple[str, int] | None]]
+"""From the version that was refused to another key and its version."""
+
+
+def _check_key(key: str | None) -> None:
+    if key is not None and not (key and key.isascii() and key.isprintable() and " " not in key):
+        raise EndpointAuth(
+            "the key is empty or has characters that no HTTP header can carry", hint="give the key alone, without spaces or quotes"
+        )
+
+
 class ChatClient:
     """Asks one model at one endpoint. An async context manager; for one event loop.
 
@@ -41,6 +54,8 @@ class ChatClient:
         connections: Most requests at a time.
         timeout_s: Deadline of one request, from the start to the last byte.
         token_parameter: What the endpoint calls the limit of the answer's tokens.
+        key_version: Version of the key, for the record.
+        renew_key: Asked for another key when the endpoint refuses the one of a version; None: there is none.
         tls: TLS settings, for a private authority.
         resolver: Who resolves names, before the guard.
 
@@ -62,6 +77,8 @@ class ChatClient:
         connections: int = 64,
         timeout_s: float = 120.0,
         token_parameter: str = TOKEN_PARAMETERS[0],
+        key_version: int | None = None,
+        renew_key: RenewKey | None = None,
         tls: ssl.SSLContext | None = None,
         resolver: AbstractResolver | None = None,
     ) -> None:
@@ -72,13 +89,11 @@ class ChatClient:
         taken = sorted(RESERVED & self._extra.keys())
         if taken:
             raise BadRequest(f"the extra payload may not set {', '.join(taken)}", hint="remove it from --extra-payload", parameter=taken[0])
-        if api_key is not None and not (api_key and api_key.isascii() and api_key.isprintable() and " " not in api_key):
-            raise EndpointAuth(
-                "the key is empty or has characters that no HTTP header can carry", hint="give the key alone, without spaces or quotes"
-            )
-        headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
+        _check_key(api_key)
+        self.key_version, self._renew_key, self._renewing = key_version, renew_key, asyncio.Lock()
+        self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
         self._redact = Redactor(api_key)
-        open_client = partial(open_http, self.base, policy, headers, connections=connections, tls=tls, resolver=resolver)
+        open_client = partial(open_http, self.base, policy, self._headers, connections=connections, tls=tls, resolver=resolver)
         self._line = Exchange(self.base, open_client, self._redact, timeout_s)
 
     def __repr__(self) -> str:
@@ -122,6 +137,29 @@ class ChatClient:
         if max_tokens is not None and (self.adapt(refused) or self.token_parameter != sent_as):
             return await ask()
         raise refused
+
+    async def renew(self, sent_with: int | None) -> bool:
+        """After a refusal of the key: use another one, if there is one now; True when another try makes sense.
+
+        Args:
+            sent_with: Version of the key that was refused.
+
+        Raises:
+            ByokError: The other key does not open.
+        """
+        async with self._renewing:
+            if self.key_version != sent_with:
+                return True  # another request in flight has renewed it
+            found = await self._renew_key(sent_with) if self._renew_key else None
+            if found is None:
+                return False
+            key, version = found
+            _check_key(key)
+            self._headers["Authorization"] = f"Bearer {key}"
+            self._redact.add(key)
+            self._line.use_headers(self._headers)
+            self.key_version = version
+            return True
 
     def adapt(self, error: EndpointError) -> bool:
         """Change how this client asks, if a refusal says how; True when another try makes sense."""

@@ -56,6 +56,12 @@ class Exchange:
                 await client.aclose()
         self._http = self._fresh = None
 
+    def use_headers(self, headers: dict[str, str]) -> None:
+        """Send these with every request from now on."""
+        for client in (self._http, self._fresh):
+            if client is not None:
+                client.headers.update(headers)
+
     async def send(self, method: str, path: str, content: bytes | None) -> Reply:
         """Send a request, and read the whole reply.
 

@@ -46,24 +46,34 @@ class Reply:
 
 
 class Redactor:
-    """Takes one secret out of texts. Shows nothing of it itself."""
+    """Takes secrets out of texts. Shows nothing of them itself."""
 
-    __slots__ = ("_secret",)
+    __slots__ = ("_secrets",)
 
     def __init__(self, secret: str | None) -> None:
+        self._secrets: tuple[str, ...] = ()
+        self.add(secret)
+
+    def add(self, secret: str | None) -> None:
+        """Take this one out too; answers to requests with the one before may still come."""
         # A shorter "key" would take pieces out of ordinary words.
-        self._secret = secret if secret and len(secret) >= 4 else None
+        if secret and len(secret) >= 4:
+            self._secrets += (secret,)
 
     def __repr__(self) -> str:
         return "Redactor()"
 
     def __call__(self, text: str) -> str:
         """`text` with the secret replaced."""
-        return text.replace(self._secret, "[key]") if self._secret else text
+        for secret in self._secrets:
+            text = text.replace(secret, "[key]")
+        return text
 
     def raw(self, body: bytes) -> bytes:
         """`body` with the secret replaced where it stands unescaped: before any cut could leave a part of it."""
-        return body.replace(self._secret.encode(), b"[key]") if self._secret else body
+        for secret in self._secrets:
+            body = body.replace(secret.encode(), b"[key]")
+        return body
 
 
 def decode_json(body: bytes) -> Any:

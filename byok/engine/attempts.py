@@ -93,9 +93,17 @@ async def attempt_unit(
                 return None
             this = attempt_id(unit.id, number)
             journal.append(
-                {"k": "opened", "attempt_id": this, "unit": unit.id, "sample_id": unit.sample_id, "number": number, "at": iso(utcnow())}
+                {
+                    "k": "opened",
+                    "attempt_id": this,
+                    "unit": unit.id,
+                    "sample_id": unit.sample_id,
+                    "number": number,
+                    "key_version": client.key_version,
+                    "at": iso(utcnow()),
+                }
             )
-            sent_as = client.token_parameter
+            sent_as, sent_with = client.token_parameter, client.key_version
             answer, error = await _send(unit, client)
         closed = _closed(this, answer, error)
         if answer is not None:
@@ -103,6 +111,11 @@ async def attempt_unit(
         assert error is not None
         if client.adapt(error) or (error.code == "bad_request" and client.token_parameter != sent_as):
             # The endpoint named the parameter that it wants instead: the next attempt says it that way.
+            journal.append(closed)
+            number += 1
+            continue
+        if error.code == "endpoint_auth" and await client.renew(sent_with):
+            # The model's key was rotated while this run was under way: what the old one no longer opens, the new one does.
             journal.append(closed)
             number += 1
             continue

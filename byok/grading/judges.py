@@ -186,7 +186,7 @@ class Judges:
             BadJudge, PlaceholderUnknown: It cannot be made so.
             ModelNotFound: There is no such model.
         """
-        require(actor, RUNS_WRITE)
+        require(actor, RUNS_WRITE, "judge.create")
         model = self._registry.get(actor, model_key)
         if model.status != "active":
             raise BadJudge(f"model {model_key!r} is {model.status}", hint="choose an active one: byok model list")
@@ -228,7 +228,7 @@ class Judges:
         Raises:
             JudgeNotFound: There is none in the actor's organisation.
         """
-        require(actor, MODELS_READ)
+        require(actor, MODELS_READ, "judge.show")
         query = _select(actor).where(judge_table.c.name == name).order_by(judge_version.c.number.desc())
         if version is not None:
             query = query.where(judge_version.c.number == version)
@@ -242,7 +242,7 @@ class Judges:
 
     def list(self, actor: Actor) -> list[JudgeInfo]:
         """The newest version of each judge of the actor's organisation, by name."""
-        require(actor, MODELS_READ)
+        require(actor, MODELS_READ, "judge.list")
         newest = (
             select(judge_version.c.judge_id, func.max(judge_version.c.number).label("number")).group_by(judge_version.c.judge_id).subquery()
         )

@@ -1,13 +1,28 @@
-"""What every key store does, and how it fails."""
+"""What every key store does."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from byok.errors import NotPermitted, OutsideError
+from byok.errors import ByokError
+from byok.keystore.errors import BadOrgId
 
 _FORMAT = "byok-key-v1"
+_ORG_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\Z")
+
+
+def check_org_id(org_id: str) -> str:
+    """An organisation's id, if it may become part of a key's name, a path or a query.
+
+    Raises:
+        BadOrgId: It may not.
+    """
+    if not _ORG_ID.match(org_id):
+        raise BadOrgId("this cannot be the id of an organisation", hint="lower-case letters, digits and dashes, at most 63")
+    return org_id
 
 
 @dataclass(frozen=True)
@@ -19,12 +34,18 @@ class SealContext:
         model_id: The model.
         key_version: Version of the model's key, from 1.
         origin: Canonical origin of the base URL: `scheme://host:port`.
+
+    Raises:
+        BadOrgId: The organisation's id is none.
     """
 
     org_id: str
     model_id: str
     key_version: int
     origin: str
+
+    def __post_init__(self) -> None:
+        check_org_id(self.org_id)
 
     def encode(self) -> bytes:
         """The context as bytes: a format tag and the parts, each with its length before it, so that no two contexts are alike."""
@@ -33,17 +54,30 @@ class SealContext:
         return b"".join(len(part).to_bytes(4, "big") + part for part in encoded)
 
 
+@dataclass(frozen=True)
+class OrgKey:
+    """The key of an organisation in the store.
+
+    Attributes:
+        latest: Its newest version.
+        least: The oldest version that still opens anything.
+    """
+
+    latest: int
+    least: int
+
+
 class KeyStore(Protocol):
-    """Seals and opens provider keys. There is no fallback from one store to another."""
+    """Seals and opens provider keys. There is no fallback from one store to another.
+
+    All methods may raise the errors of `byok.keystore.errors`; those that are `retryable` have been tried again already, within
+    the store's own deadline.
+    """
 
     name: str
 
     def seal(self, secret: str, context: SealContext) -> str:
-        """Ciphertext of a secret, bound to a context.
-
-        Raises:
-            OutsideError: The store does not answer.
-        """
+        """Ciphertext of a secret, bound to a context."""
         ...
 
     def open(self, sealed: str, context: SealContext) -> str:
@@ -51,7 +85,7 @@ class KeyStore(Protocol):
 
         Raises:
             SecretIntegrity: Another context, or a changed ciphertext.
-            OutsideError: The store does not answer, or has lost the key.
+            KeyStoreMismatch: Another store sealed it.
         """
         ...
 
@@ -59,30 +93,34 @@ class KeyStore(Protocol):
         """8 hex digits that tell whether two secrets of an organisation are the same, and nothing else."""
         ...
 
+    def org_key(self, org_id: str) -> OrgKey:
+        """The state of an organisation's key.
 
-class KeyStoreUnreachable(OutsideError):
-    """The key store does not answer."""
+        Raises:
+            OrgKeyMissing: It has none.
+        """
+        ...
 
-    code = "key_store_unreachable"
-    retryable = True
+    def rotate(self, org_id: str) -> OrgKey:
+        """Make a new version of an organisation's key, with which everything is sealed from now on."""
+        ...
 
+    def sealed_version(self, sealed: str) -> int:
+        """The version of the organisation's key that sealed a secret.
 
-class KeyStoreDenied(NotPermitted):
-    """The key store, or the file that holds its keys, may not be used as it is."""
+        Raises:
+            SecretIntegrity: It is no ciphertext.
+            KeyStoreMismatch: Another store sealed it.
+        """
+        ...
 
-    code = "key_store_denied"
+    def rewrap(self, org_id: str, items: Sequence[tuple[str, SealContext]]) -> list[str | ByokError]:
+        """Seal secrets anew with the newest version, without opening them; for each the new ciphertext, or why it failed."""
+        ...
 
-
-class OrgKeyMissing(OutsideError):
-    """The key that sealed this secret is not in the store (any more)."""
-
-    code = "org_key_missing"
-
-
-class SecretIntegrity(OutsideError):
-    """A sealed key does not open: it was changed, moved to another row, or its URL was edited. A security event."""
-
-    code = "secret_integrity"
+    def retire(self, org_id: str, least: int) -> None:
+        """Make versions before `least` open nothing any more."""
+        ...
 
 
 def mask(secret: str) -> str:

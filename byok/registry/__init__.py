@@ -1,6 +1,50 @@
-"""Models: register, look up, probe, disable; their sealed keys."""
+"""Models: register, look up, probe, change, rotate, disable; their sealed keys, and how these change stores and versions."""
 
-from byok.registry.models import Model, RegisterRequest
-from byok.registry.registry import ModelExists, ModelIsDisabled, ModelNotFound, Registry, SecretGone
+from byok.registry.errors import (
+    BadGrace,
+    BadSealedKey,
+    KeyNeeded,
+    MigrationIncomplete,
+    ModelChanged,
+    ModelExists,
+    ModelIsDisabled,
+    ModelNotFound,
+    RewrapIncomplete,
+    SameKey,
+    SecretGone,
+)
+from byok.registry.front_door import FrontDoor
+from byok.registry.migrate import Migrated, Migration
+from byok.registry.models import Model, ModelChanges, RegisterRequest
+from byok.registry.registry import Registry
+from byok.registry.rewrap import MigrationUnderWay, Rewrapped, Rewrapper
+from byok.registry.sealed import SealedKey
+from byok.registry.versions import GRACE, KeyVersions, stored_secrets
 
-__all__ = ["Model", "ModelExists", "ModelIsDisabled", "ModelNotFound", "RegisterRequest", "Registry", "SecretGone"]
+__all__ = [
+    "GRACE",
+    "BadGrace",
+    "BadSealedKey",
+    "FrontDoor",
+    "KeyNeeded",
+    "KeyVersions",
+    "Migrated",
+    "Migration",
+    "MigrationIncomplete",
+    "MigrationUnderWay",
+    "Model",
+    "ModelChanged",
+    "ModelChanges",
+    "ModelExists",
+    "ModelIsDisabled",
+    "ModelNotFound",
+    "RegisterRequest",
+    "Registry",
+    "RewrapIncomplete",
+    "Rewrapped",
+    "Rewrapper",
+    "SameKey",
+    "SealedKey",
+    "SecretGone",
+    "stored_secrets",
+]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -12,11 +12,25 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from sqlalchemy import Row
 
 from byok.clock import utcnow
+from byok.endpoint import BaseUrl
 from byok.engine.plan import ModelRef
 from byok.warehouse.rows import ModelRow
 
 RESERVED = ("messages", "model", "stream")
 """Members of a chat request that an extra payload may not set."""
+
+
+def _check_payload(value: dict[str, Any] | None) -> dict[str, Any] | None:
+    taken = sorted(set(RESERVED) & (value or {}).keys())
+    if taken:
+        raise ValueError(f"may not set {', '.join(taken)}")
+    return value
+
+
+def _check_tags(value: list[str] | None) -> list[str] | None:
+    if any(not tag or len(tag) > 40 or not tag.replace("-", "").replace("_", "").isalnum() for tag in value or []):
+        raise ValueError("tags are words of letters, digits, - and _")
+    return None if value is None else sorted(set(value))
 
 
 class RegisterRequest(BaseModel):
@@ -36,20 +50,38 @@ class RegisterRequest(BaseModel):
     price_output: Decimal | None = Field(default=None, ge=0)
     public: bool = False
 
-    @field_validator("extra_payload")
-    @classmethod
-    def _nothing_reserved(cls, value: dict[str, Any]) -> dict[str, Any]:
-        taken = sorted(set(RESERVED) & value.keys())
-        if taken:
-            raise ValueError(f"may not set {', '.join(taken)}")
-        return value
+    _nothing_reserved = field_validator("extra_payload")(_check_payload)
+    _tags_are_words = field_validator("tags")(_check_tags)
 
-    @field_validator("tags")
-    @classmethod
-    def _tags_are_words(cls, value: list[str]) -> list[str]:
-        if any(not tag or len(tag) > 40 or not tag.replace("-", "").replace("_", "").isalnum() for tag in value):
-            raise ValueError("tags are words of letters, digits, - and _")
-        return sorted(set(value))
+
+class ModelChanges(BaseModel):
+    """What is to be changed about a model; what is None stays."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    name: str | None = Field(default=None, min_length=1, max_length=128)
+    base_url: str | None = None
+    remote_id: str | None = Field(default=None, min_length=1, max_length=512)
+    tags: list[str] | None = Field(default=None, max_length=20)
+    description: str | None = Field(default=None, max_length=2000)
+    max_tokens: int | None = Field(default=None, ge=1)
+    extra_payload: dict[str, Any] | None = None
+    price_input: Decimal | None = Field(default=None, ge=0)
+    price_output: Decimal | None = Field(default=None, ge=0)
+
+    _nothing_reserved = field_validator("extra_payload")(_check_payload)
+    _tags_are_words = field_validator("tags")(_check_tags)
+
+    def values(self) -> dict[str, Any]:
+        """What changes, but for the base URL."""
+        return {name: value for name, value in self if value is not None and name != "base_url"}
+
+
+CHANGEABLE = (
+    *("name", "base_url", "origin", "remote_id", "tags", "description", "max_tokens", "extra_payload"),
+    *("price_input", "price_output", "key_version", "key_mask"),
+)
+"""What may change about a model once it is registered."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +109,42 @@ class Model:
     revision: int
     created_at: datetime
     updated_at: datetime
+
+    @classmethod
+    def new(cls, org_id: str, model_id: str, request: RegisterRequest, base: BaseUrl, *, key_mask: str | None) -> Model:
+        """The model that a request makes; with version 1 of its key when it has one."""
+        now = utcnow()
+        return cls(
+            id=model_id,
+            org_id=org_id,
+            key=request.key,
+            name=request.name,
+            description=request.description,
+            base_url=base.url,
+            origin=base.origin,
+            remote_id=request.remote_id,
+            tags=request.tags,
+            max_tokens=request.max_tokens,
+            extra_payload=request.extra_payload,
+            public=request.public,
+            price_input=request.price_input,
+            price_output=request.price_output,
+            status="active",
+            key_version=None if key_mask is None else 1,
+            key_mask=key_mask,
+            capabilities={},
+            revision=1,
+            created_at=now,
+            updated_at=now,
+        )
+
+    def with_(self, **values: Any) -> Model:
+        """The model with other values."""
+        return replace(self, **values)
+
+    def columns(self) -> dict[str, Any]:
+        """Its columns in the control plane."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
     @classmethod
     def of(cls, row: Row[Any]) -> Model:

@@ -1,50 +1,32 @@
-"""Register, look up, probe and disable models, and open their keys."""
+"""Register, look up, probe, change, rotate and disable models, and open their keys."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 from pydantic import SecretStr
 from sqlalchemy import select, update
 
-from byok.access import MODELS_READ, MODELS_WRITE, ORG_ADMIN, Actor, require
-from byok.billing import charges_for, rate_card
-from byok.clock import iso, utcnow
+from byok.access import MODELS_READ, MODELS_WRITE, ORG_ADMIN, Actor, AuditLog, require
+from byok.clock import utcnow
 from byok.control import ControlPlane
 from byok.control.tables import model as model_table
-from byok.control.tables import model_secret
-from byok.endpoint import ChatClient, EgressPolicy, ProbeResult, probe
+from byok.endpoint import BaseUrl, ChatClient, EgressPolicy, ProbeResult, check_resolved, probe
 from byok.engine.plan import ModelRef
-from byok.errors import InputError, NotFound, OutsideError
-from byok.ids import natural_id, new_id
-from byok.keystore import KeyStore, SealContext, mask
-from byok.registry.models import Model, RegisterRequest
+from byok.errors import ByokError
+from byok.ids import new_id
+from byok.keystore import KeyStore, SealContext, SecretIntegrity, mask
+from byok.redaction import live
+from byok.registry.errors import BadSealedKey, KeyNeeded, ModelChanged, ModelExists, ModelIsDisabled, ModelNotFound, SameKey
+from byok.registry.models import CHANGEABLE, Model, ModelChanges, RegisterRequest
+from byok.registry.reporting import capabilities, report_model
+from byok.registry.sealed import SealedKey
+from byok.registry.versions import GRACE, KeyVersions, check_grace
 from byok.warehouse import Warehouse
-from byok.warehouse.rows import AttemptRow
-
-
-class ModelExists(InputError):
-    """The key is taken by a model of this organisation."""
-
-    code = "model_exists"
-
-
-class ModelNotFound(NotFound):
-    """No model of this organisation has the key."""
-
-    code = "model_not_registered"
-
-
-class ModelIsDisabled(InputError):
-    """The model is disabled: its secret is gone."""
-
-    code = "model_disabled"
-
-
-class SecretGone(OutsideError):
-    """The sealed key of a model is no longer stored."""
-
-    code = "secret_gone"
 
 
 class Registry:
@@ -54,10 +36,12 @@ class Registry:
         control: Where models and sealed keys are stored.
         keystore: What seals and opens the keys.
         warehouse: Where models and probes are reported to.
+        audit: Where every change, and every key that does not open, is recorded.
     """
 
-    def __init__(self, control: ControlPlane, keystore: KeyStore, warehouse: Warehouse) -> None:
-        self._control, self._keystore, self._warehouse = control, keystore, warehouse
+    def __init__(self, control: ControlPlane, keystore: KeyStore, warehouse: Warehouse, audit: AuditLog) -> None:
+        self._control, self._keystore, self._warehouse, self._audit = control, keystore, warehouse, audit
+        self._versions = KeyVersions(control, keystore)
 
     async def register(self, actor: Actor, request: RegisterRequest, api_key: SecretStr | None) -> Model:
         """Seal the key, probe the endpoint with it, and store both; or refuse, and store nothing.
@@ -67,65 +51,54 @@ class Registry:
             ModelExists: The key of the model is taken.
             InputError: The address cannot be used.
             EndpointError: The probe failed.
+            ByokError: The key store does not seal; see `byok.keystore.errors`.
         """
-        require(actor, MODELS_WRITE)
-        if request.public:
-            require(actor, ORG_ADMIN)
-        self._refuse_taken(actor, request.key)
-        base = EgressPolicy.from_environment().check_base_url(request.base_url)
-        now, model_id = utcnow(), new_id()
-        version = None if api_key is None else 1
-        model = Model(
-            id=model_id,
-            org_id=actor.org_id,
-            key=request.key,
-            name=request.name,
-            description=request.description,
-            base_url=base.url,
-            origin=base.origin,
-            remote_id=request.remote_id,
-            tags=request.tags,
-            max_tokens=request.max_tokens,
-            extra_payload=request.extra_payload,
-            public=request.public,
-            price_input=request.price_input,
-            price_output=request.price_output,
-            status="active",
-            key_version=version,
-            key_mask=None if api_key is None else mask(api_key.get_secret_value()),
-            capabilities={},
-            revision=1,
-            created_at=now,
-            updated_at=now,
+        base = await self._admit(actor, request)
+        secret = None if api_key is None else api_key.get_secret_value()
+        model_id, row = new_id(), None
+        if secret is not None:
+            self._versions.check_store(actor.org_id)
+            row = await asyncio.to_thread(self._versions.seal, secret, SealContext(actor.org_id, model_id, 1, base.origin))
+        return await self._register(actor, request, base, model_id, secret, row)
+
+    async def register_sealed(self, actor: Actor, request: RegisterRequest, sealed: SealedKey | None) -> Model:
+        """Like `register`, with a key that was sealed before; its ciphertext is stored as it is.
+
+        Raises:
+            BadSealedKey: It is for another organisation, model or origin.
+        """
+        base = await self._admit(actor, request)
+        if sealed is None:
+            return await self._register(actor, request, base, new_id(), None, None)
+        self._check_sealed(actor, sealed, version=1, origin=base.origin)
+        self._versions.check_store(actor.org_id)
+        secret = await asyncio.to_thread(self._keystore.open, sealed.sealed, sealed.context)
+        row = self._versions.row(sealed.sealed, sealed.fingerprint, sealed.context)
+        return await self._register(actor, request, base, sealed.model_id, secret, row)
+
+    def seal(self, actor: Actor, key: str, api_key: SecretStr, *, base_url: str | None = None) -> SealedKey:
+        """Seal a key so that it can travel: for a model to be registered (with its base URL), or the next version of one that is.
+
+        Raises:
+            ScopeMissing: The actor lacks `models:write`.
+            ModelNotFound: There is no such model, and no base URL was given.
+            ModelExists: There is one, and a base URL was given.
+            InputError: The address cannot be used.
+        """
+        require(actor, MODELS_WRITE, "key.seal")
+        self._versions.check_store(actor.org_id)
+        if base_url is not None:
+            self._refuse_taken(actor, key)
+            base = EgressPolicy.from_environment().check_base_url(base_url)
+            context = SealContext(actor.org_id, new_id(), 1, base.origin)
+        else:
+            model = self._active(actor, key)
+            context = SealContext(actor.org_id, model.id, self._next_version(model), model.origin)
+        row = self._versions.seal(api_key.get_secret_value(), context)
+        self._audit.by(actor, "done", "key.seal", key, origin=context.origin, version=context.key_version)
+        return SealedKey(
+            *(context.org_id, context.model_id, context.key_version, context.origin), row["store"], row["sealed"], row["fingerprint"]
         )
-        sealed: dict[str, Any] | None = None
-        if api_key is not None and version is not None:
-            secret = api_key.get_secret_value()
-            context = SealContext(actor.org_id, model_id, version, base.origin)
-            sealed = {
-                "model_id": model_id,
-                "version": version,
-                "org_id": actor.org_id,
-                "store": self._keystore.name,
-                "sealed": self._keystore.seal(secret, context),
-                "fingerprint": self._keystore.fingerprint(secret, actor.org_id),
-                "state": "active",
-                "created_at": now,
-            }
-        # Probed with the key that was sealed, opened again: a store that cannot give it back is found out now.
-        opened = None if sealed is None else self._keystore.open(sealed["sealed"], SealContext(actor.org_id, model_id, 1, base.origin))
-        async with _client(model.ref(), opened, connections=1) as client:
-            found = await probe(client)
-        model = _with(model, capabilities=_capabilities(found))
-        values = {name: getattr(model, name) for name in Model.__dataclass_fields__} | {"created_by": actor.member_id}
-        with self._control.write() as connection:
-            if connection.execute(_by_key(actor, request.key)).first() is not None:
-                raise _taken(request.key)
-            connection.execute(model_table.insert().values(**values))
-            if sealed is not None:
-                connection.execute(model_secret.insert().values(**sealed))
-        self._report(model, found)
-        return model
 
     def get(self, actor: Actor, key: str) -> Model:
         """One model.
@@ -133,7 +106,7 @@ class Registry:
         Raises:
             ModelNotFound: There is none of that key in the actor's organisation.
         """
-        require(actor, MODELS_READ)
+        require(actor, MODELS_READ, "model.show")
         with self._control.read() as connection:
             row = connection.execute(_by_key(actor, key)).first()
         if row is None:
@@ -146,7 +119,7 @@ class Registry:
         Raises:
             ModelNotFound: There is none in the actor's organisation.
         """
-        require(actor, MODELS_READ)
+        require(actor, MODELS_READ, "model.show")
         with self._control.read() as connection:
             row = connection.execute(select(model_table).where(model_table.c.org_id == actor.org_id, model_table.c.id == model_id)).first()
         if row is None:
@@ -155,10 +128,14 @@ class Registry:
 
     def list(self, actor: Actor) -> list[Model]:
         """All models of the actor's organisation, by key."""
-        require(actor, MODELS_READ)
+        require(actor, MODELS_READ, "model.list")
         with self._control.read() as connection:
             rows = connection.execute(select(model_table).where(model_table.c.org_id == actor.org_id).order_by(model_table.c.key)).all()
         return [Model.of(row) for row in rows]
+
+    def key_versions(self, actor: Actor, key: str) -> Sequence[dict[str, Any]]:
+        """The versions of a model's key, the newest first: state, store, origin and times, never the key."""
+        return self._versions.list(self.get(actor, key).id)
 
     async def probe(self, actor: Actor, key: str) -> ProbeResult:
         """Probe a registered model again, and store what was found.
@@ -167,91 +144,254 @@ class Registry:
             ModelIsDisabled: It has no key any more.
             EndpointError: It does not answer; the model stays as it was.
         """
-        require(actor, MODELS_WRITE)
-        model = self.get(actor, key)
-        if model.status != "active":
-            raise ModelIsDisabled(f"model {key!r} is disabled", hint="register it again under a new key")
+        require(actor, MODELS_WRITE, "model.probe")
+        model = self._active(actor, key)
         async with self.client(model.ref(), actor.org_id, connections=1) as client:
             found = await probe(client)
-        self._report(self._change(model, capabilities=_capabilities(found)), found)
+        with self._audit.act(actor, "model.probe", key) as connection:
+            changed = self._store(connection, model, capabilities=capabilities(found))
+        report_model(self._warehouse, changed, found)
         return found
 
+    async def update(
+        self, actor: Actor, key: str, changes: ModelChanges, api_key: SecretStr | None = None, *, grace: timedelta = GRACE
+    ) -> Model:
+        """Change a model. A new base URL demands the key again: a stored key is never sent to another address.
+
+        Raises:
+            KeyNeeded: The base URL changes and no key was given.
+            ModelIsDisabled, ScopeMissing, InputError, EndpointError: Nothing is changed.
+        """
+        require(actor, MODELS_WRITE, "model.update")
+        model = self._active(actor, key)
+        base = EgressPolicy.from_environment().check_base_url(changes.base_url or model.base_url)
+        moved = base.url != model.base_url
+        if moved and model.key_version is not None and api_key is None:
+            raise KeyNeeded("a new base URL needs the key again", hint="add --api-key-stdin: the stored key stays with the old address")
+        values = changes.values()
+        if api_key is None and not moved:
+            with self._audit.act(actor, "model.update", key, fields=sorted(values)) as connection:
+                changed = self._store(connection, model, **values)
+            report_model(self._warehouse, changed, None)
+            return changed
+        await check_resolved(base, EgressPolicy.from_environment())
+        changed = model.with_(**values, base_url=base.url, origin=base.origin)
+        if api_key is None:
+            return await self._probe_and_switch(actor, "model.update", model, changed, None, grace)
+        return await self._replace_key(actor, "model.update", model, changed, api_key.get_secret_value(), grace)
+
+    async def rotate(self, actor: Actor, key: str, api_key: SecretStr, *, grace: timedelta = GRACE) -> Model:
+        """Give a model a new key: pending, probed, then active. The old one retires: runs in flight may use it until the grace ends.
+
+        Args:
+            actor: Who.
+            key: Key of the model.
+            api_key: The new key.
+            grace: 0 (a compromised key) destroys the old one at once.
+
+        Raises:
+            SameKey: It is the one in use.
+            EndpointError: The probe failed; the old key stays active.
+            ScopeMissing, ModelIsDisabled, BadGrace, ByokError: Likewise.
+        """
+        require(actor, MODELS_WRITE, "model.rotate")
+        model = self._active(actor, key)
+        return await self._replace_key(actor, "model.rotate", model, model, api_key.get_secret_value(), grace)
+
+    async def rotate_sealed(self, actor: Actor, key: str, sealed: SealedKey, *, grace: timedelta = GRACE) -> Model:
+        """Like `rotate`, with a key that was sealed before.
+
+        Raises:
+            BadSealedKey: It is not for the next version of this model.
+        """
+        require(actor, MODELS_WRITE, "model.rotate")
+        model = self._active(actor, key)
+        self._check_sealed(actor, sealed, version=self._next_version(model), origin=model.origin, model_id=model.id)
+        secret = await asyncio.to_thread(self._keystore.open, sealed.sealed, sealed.context)
+        return await self._replace_key(actor, "model.rotate", model, model, secret, grace, sealed)
+
     def disable(self, actor: Actor, key: str) -> Model:
-        """Disable a model and destroy its secret; results stay. Doing it again changes nothing."""
-        require(actor, MODELS_WRITE)
+        """Disable a model and destroy all versions of its key; results stay. Doing it again changes nothing."""
+        require(actor, MODELS_WRITE, "model.disable")
         model = self.get(actor, key)
         if model.status == "disabled":
             return model
-        model = self._change(model, status="disabled")
-        self._report(model, None)
+        with self._audit.act(actor, "model.disable", key) as connection:
+            model = self._store(connection, model, status="disabled")
+            self._versions.destroy_all(connection, model.id)
+        report_model(self._warehouse, model, None)
         return model
 
-    def open_key(self, ref: ModelRef, org_id: str) -> str | None:
-        """The key of a model, in clear: for one local variable of one task run. None when the endpoint needs none.
+    def open_key(self, ref: ModelRef, org_id: str) -> tuple[str, int] | None:
+        """The key of a model, in clear, and its version: for one local variable of one task run. None when the endpoint needs none.
+
+        A run that is pinned to a version keeps it while that lasts (see `KeyVersions.usable`), and then takes the active one.
 
         Raises:
-            SecretGone: The sealed key has been destroyed.
-            SecretIntegrity: It does not open in its place.
-            OutsideError: The key store does not answer.
+            SecretGone, SecretVersionRetired: It is no longer stored, or no longer for this address.
+            SecretIntegrity: It does not open in its place; recorded as a security event.
+            ByokError: One of `byok.keystore.errors`.
         """
         if ref.key_version is None:
             return None
-        with self._control.read() as connection:
-            row = connection.execute(
-                select(model_secret).where(
-                    model_secret.c.org_id == org_id, model_secret.c.model_id == ref.id, model_secret.c.version == ref.key_version
-                )
-            ).first()
-        if row is None or row.sealed is None or row.state != "active":
-            raise SecretGone(f"the key of model {ref.key!r} is no longer stored", hint="register the model again with its key")
-        return self._keystore.open(row.sealed, SealContext(org_id, ref.id, ref.key_version, ref.origin))
+        try:
+            return self._versions.open(ref, org_id)
+        except SecretIntegrity as error:
+            self._audit.record("failed", "key.open", ref.key, chain=org_id, reason=error.code, version=ref.key_version)
+            raise
 
-    def client(self, ref: ModelRef, org_id: str, *, connections: int) -> ChatClient:
-        """A client for a model, with its key opened once.
+    @asynccontextmanager
+    async def client(self, ref: ModelRef, org_id: str, *, connections: int) -> AsyncIterator[ChatClient]:
+        """A client for a model, with its key opened once; when the endpoint refuses it and there is a newer one, with that.
 
         Raises:
-            SecretGone, SecretIntegrity, OutsideError: The key does not open.
+            ByokError: The key does not open (see `open_key`).
             InputError: The address may not be called (any more).
         """
-        return _client(ref, self.open_key(ref, org_id), connections=connections)
+        opened = await asyncio.to_thread(self.open_key, ref, org_id)
+        key, version = opened or (None, None)
+
+        async def renew(refused: int | None) -> tuple[str, int] | None:
+            # Only another version is worth another try.
+            if ref.key_version is None or await asyncio.to_thread(self._versions.usable, ref, org_id) == refused:
+                return None
+            return await asyncio.to_thread(self.open_key, ref, org_id)
+
+        with live(key):
+            async with make_client(ref, key, connections=connections, key_version=version, renew_key=renew) as client:
+                yield client
+
+    async def _admit(self, actor: Actor, request: RegisterRequest) -> BaseUrl:
+        """Whether this actor may register this; the checked address."""
+        require(actor, MODELS_WRITE, "model.register")
+        if request.public:
+            require(actor, ORG_ADMIN, "model.register")
+        self._refuse_taken(actor, request.key)
+        policy = EgressPolicy.from_environment()
+        base = policy.check_base_url(request.base_url)
+        await check_resolved(base, policy)
+        return base
+
+    async def _register(
+        self, actor: Actor, request: RegisterRequest, base: BaseUrl, model_id: str, secret: str | None, row: dict[str, Any] | None
+    ) -> Model:
+        model = Model.new(actor.org_id, model_id, request, base, key_mask=None if secret is None else mask(secret))
+        found = await _probe(model, secret)
+        model = model.with_(capabilities=capabilities(found))
+        with self._audit.act(actor, "model.register", request.key, origin=base.origin, key_mask=model.key_mask) as connection:
+            if connection.execute(_by_key(actor, request.key)).first() is not None:
+                raise _taken(request.key)
+            if connection.execute(select(model_table.c.id).where(model_table.c.id == model_id)).first() is not None:
+                raise BadSealedKey("this sealed key has been used", hint="seal the key again: byok key seal")
+            connection.execute(model_table.insert().values(**model.columns(), created_by=actor.member_id))
+            if row is not None:
+                self._versions.insert(connection, row | {"state": "active"})
+        report_model(self._warehouse, model, found)
+        return model
+
+    async def _replace_key(
+        self, actor: Actor, action: str, model: Model, changed: Model, secret: str, grace: timedelta, sealed: SealedKey | None = None
+    ) -> Model:
+        """Pending, probed, active: the new key of a model that may move at the same time."""
+        check_grace(grace)
+        self._versions.sweep()
+        self._versions.check_store(actor.org_id)
+        version = self._next_version(model)
+        context = SealContext(actor.org_id, model.id, version, changed.origin)
+        if sealed is None:
+            row = await asyncio.to_thread(self._versions.seal, secret, context)
+        else:
+            row = self._versions.row(sealed.sealed, sealed.fingerprint, context)
+        self._refuse_same(model, changed, row["fingerprint"])
+        with self._audit.act(actor, f"{action}.begin", model.key, version=version) as connection:
+            if self._versions.next_version(connection, model.id) != version:
+                raise ModelChanged(f"somebody else is changing the key of {model.key!r}", hint="look at it: byok model show " + model.key)
+            self._versions.insert(connection, row)
+        changed = changed.with_(key_version=version, key_mask=mask(secret))
+        return await self._probe_and_switch(actor, action, model, changed, secret, grace)
+
+    async def _probe_and_switch(
+        self, actor: Actor, action: str, model: Model, changed: Model, secret: str | None, grace: timedelta
+    ) -> Model:
+        new_key = changed.key_version != model.key_version
+        version = changed.key_version or 0
+        told = {"version": changed.key_version, "origin": changed.origin}
+        try:
+            found = await _probe(changed, secret)
+            with self._audit.act(actor, action, model.key, **told, grace_s=int(grace.total_seconds())) as connection:
+                if new_key:
+                    self._versions.activate(connection, model.id, version, grace)
+                values = {name: getattr(changed, name) for name in CHANGEABLE if getattr(changed, name) != getattr(model, name)}
+                changed = self._store(connection, model, **values, capabilities=capabilities(found))
+        except BaseException as error:
+            if new_key:
+                self._versions.drop(model.id, version)
+            if isinstance(error, ByokError):
+                self._audit.by(actor, "failed", action, model.key, **told, reason=error.code)
+            raise
+        report_model(self._warehouse, changed, found)
+        return changed
+
+    def _refuse_same(self, model: Model, changed: Model, fingerprint: str) -> None:
+        active = next((row for row in self._versions.list(model.id) if row["state"] == "active"), None)
+        if active is not None and active["fingerprint"] == fingerprint and active["origin"] == changed.origin:
+            raise SameKey("this is the key that is in use already", hint="make a new one at the provider")
+
+    def _check_sealed(self, actor: Actor, sealed: SealedKey, *, version: int, origin: str, model_id: str | None = None) -> None:
+        wrong = (
+            "organisation"
+            if sealed.org_id != actor.org_id
+            else "model"
+            if model_id is not None and sealed.model_id != model_id
+            else "origin"
+            if sealed.origin != origin
+            else "version"
+            if sealed.version != version
+            else "key store"
+            if sealed.store != self._keystore.name
+            else None
+        )
+        if wrong is not None:
+            self._audit.by(actor, "refused", "key.use", sealed.model_id, reason=f"sealed for another {wrong}")
+            raise BadSealedKey(f"this key was sealed for another {wrong}", hint="seal it again: byok key seal")
+
+    def _active(self, actor: Actor, key: str) -> Model:
+        model = self.get(actor, key)
+        if model.status != "active":
+            raise ModelIsDisabled(f"model {key!r} is disabled", hint="register it again under a new key")
+        return model
+
+    def _next_version(self, model: Model) -> int:
+        with self._control.read() as connection:
+            return self._versions.next_version(connection, model.id)
 
     def _refuse_taken(self, actor: Actor, key: str) -> None:
         with self._control.read() as connection:
             if connection.execute(_by_key(actor, key)).first() is not None:
                 raise _taken(key)
 
-    def _change(self, model: Model, **values: Any) -> Model:
-        changed = _with(model, **values, revision=model.revision + 1, updated_at=utcnow())
+    def _store(self, connection: Any, model: Model, **values: Any) -> Model:
+        """Write changed columns of a model, as a new revision."""
+        changed = model.with_(**values, revision=model.revision + 1, updated_at=utcnow())
         stored = {**values, "revision": changed.revision, "updated_at": changed.updated_at}
-        with self._control.write() as connection:
-            connection.execute(update(model_table).where(model_table.c.id == model.id).values(**stored))
-            if changed.status == "disabled":
-                connection.execute(update(model_secret).where(model_secret.c.model_id == model.id).values(sealed=None, state="destroyed"))
+        done = connection.execute(
+            update(model_table).where(model_table.c.id == model.id, model_table.c.revision == model.revision).values(**stored)
+        )
+        if done.rowcount != 1:
+            raise ModelChanged(f"somebody else changed {model.key!r} meanwhile", hint="look at it: byok model show " + model.key)
         return changed
 
-    def _report(self, model: Model, found: ProbeResult | None) -> None:
-        """Tell the warehouse: the model, and what a probe asked and cost (a probe's tokens are on the bill too)."""
-        attempts = _probe_rows(model, found) if found else []
-        card = rate_card(model.updated_at) if attempts else None
-        charges = [charge for attempt in attempts if card for charge in charges_for(attempt, model.ref(), card)]
-        self._warehouse.write_segment([model.row(), *attempts, *charges])
-        self._warehouse.drain()
+
+async def _probe(model: Model, secret: str | None) -> ProbeResult:
+    with live(secret):
+        async with make_client(model.ref(), secret, connections=1) as client:
+            return await probe(client)
 
 
-def _by_key(actor: Actor, key: str) -> Any:
-    return select(model_table).where(model_table.c.org_id == actor.org_id, model_table.c.key == key)
-
-
-def _taken(key: str) -> ModelExists:
-    return ModelExists(f"a model {key!r} is registered already", hint="choose another key, or see it with: byok model show " + key)
-
-
-def _with(model: Model, **values: Any) -> Model:
-    return Model(**({name: getattr(model, name) for name in Model.__dataclass_fields__} | values))
-
-
-def _client(ref: ModelRef, key: str | None, *, connections: int) -> ChatClient:
-    options = {"token_parameter": ref.capabilities["token_parameter"]} if "token_parameter" in ref.capabilities else {}
+def make_client(ref: ModelRef, key: str | None, *, connections: int, **options: Any) -> ChatClient:
+    """A client for a model with a key that is open already."""
+    if "token_parameter" in ref.capabilities:
+        options["token_parameter"] = ref.capabilities["token_parameter"]
     return ChatClient(
         ref.base_url,
         ref.remote_id,
@@ -263,45 +403,9 @@ def _client(ref: ModelRef, key: str | None, *, connections: int) -> ChatClient:
     )
 
 
-def _capabilities(found: ProbeResult) -> dict[str, Any]:
-    return {
-        "chat": True,
-        "models_listed": found.models_listed,
-        "token_parameter": found.token_parameter,
-        "latency_ms": round(found.latency_ms, 3),
-        "warnings": found.warnings,
-        "probed_at": iso(utcnow()),
-    }
+def _by_key(actor: Actor, key: str) -> Any:
+    return select(model_table).where(model_table.c.org_id == actor.org_id, model_table.c.key == key)
 
 
-def _probe_rows(model: Model, found: ProbeResult) -> list[AttemptRow]:
-    unit = natural_id("probe", model.id, model.revision)
-    return [
-        AttemptRow(
-            org_id=model.org_id,
-            attempt_id=natural_id("attempt", unit, number),
-            run_id=None,
-            role="probe",
-            model_id=model.id,
-            model_key=model.key,
-            sample_id=None,
-            judge=None,
-            judge_version=None,
-            number=number,
-            status=attempt.status,
-            error_code=attempt.error_code,
-            http_status=attempt.http_status,
-            latency_ms=attempt.latency_ms,
-            prompt_tokens=attempt.usage.prompt_tokens,
-            completion_tokens=attempt.usage.completion_tokens,
-            cached_tokens=attempt.usage.cached_tokens,
-            reasoning_tokens=attempt.usage.reasoning_tokens,
-            usage_class=attempt.usage.usage_class,
-            provider_request_id=attempt.request_id,
-            key_version=model.key_version,
-            opened_at=attempt.opened_at,
-            closed_at=attempt.closed_at,
-            recorded_at=utcnow(),
-        )
-        for number, attempt in enumerate(found.attempts, 1)
-    ]
+def _taken(key: str) -> ModelExists:
+    return ModelExists(f"a model {key!r} is registered already", hint="choose another key, or see it with: byok model show " + key)

@@ -6,7 +6,7 @@ Each stage is idempotent: a task that runs again goes on where the journals end.
 from byok.runs.answer import ShardReport, answer_shard
 from byok.runs.bill import bill_run
 from byok.runs.finish import Finished, finish_run
-from byok.runs.folder import RunFolder, RunUnknown
+from byok.runs.folder import RunFolder, RunUnknown, open_run
 from byok.runs.judge import judge_shard
 from byok.runs.probe import probe_models
 from byok.runs.request import EvaluationRequest
@@ -22,6 +22,7 @@ __all__ = [
     "bill_run",
     "finish_run",
     "judge_shard",
+    "open_run",
     "probe_models",
     "run_id_for",
     "start_run",

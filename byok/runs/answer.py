@@ -18,7 +18,7 @@ from byok.engine.replay import Replay, attempt_rows, replay
 from byok.engine.retry import RetryPolicy
 from byok.grading import Grader, parse_grader
 from byok.ids import natural_id
-from byok.runs.folder import RunFolder
+from byok.runs.folder import open_run
 from byok.warehouse.rows import Row, SampleRow, VerdictRow
 
 STAGE = "answer"
@@ -53,8 +53,7 @@ async def answer_shard(services: Services, run_id: str, shard: int) -> ShardRepo
         RunUnknown: There is no such run.
         OutsideError: The key store does not open the model's key.
     """
-    folder = RunFolder.of(services.home, run_id)
-    plan = folder.plan()
+    folder, plan = open_run(services, run_id, "run.evaluate")
     numbers = plan.rows_of(shard)
     path = folder.journal(STAGE, shard)
     before = replay(read_journal(path))

@@ -12,7 +12,7 @@ from byok.engine.replay import attempt_rows, replay
 from byok.runs import answer as answering
 from byok.runs import judge as judging
 from byok.runs import probe as probing
-from byok.runs.folder import RunFolder
+from byok.runs.folder import RunFolder, open_run
 from byok.warehouse.rows import AttemptRow, ChargeRow
 
 
@@ -26,8 +26,7 @@ def bill_run(services: Services, run_id: str) -> int:
         RunUnknown: There is no such run.
         NoRateCard: No rate card is in force at the run's start.
     """
-    folder = RunFolder.of(services.home, run_id)
-    plan = folder.plan()
+    folder, plan = open_run(services, run_id, "run.bill")
     charges = list(_charges(plan, folder))
     services.warehouse.write_segment(charges)
     return len(charges)

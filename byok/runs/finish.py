@@ -14,7 +14,7 @@ from byok.errors import ByokError
 from byok.grading import Interval, mean_interval, parse_grader, pass_rate_interval
 from byok.runs import answer as answering
 from byok.runs import judge as judging
-from byok.runs.folder import RunFolder
+from byok.runs.folder import RunFolder, open_run
 from byok.runs.start import run_row
 from byok.warehouse.rows import ScoreRow
 
@@ -79,8 +79,7 @@ def finish_run(services: Services, run_id: str, error: ByokError | None = None, 
     Raises:
         RunUnknown: There is no such run.
     """
-    folder = RunFolder.of(services.home, run_id)
-    plan = folder.plan()
+    folder, plan = open_run(services, run_id, "run.report")
     tally, graded, judged_fully = _collect(services, plan, folder)
     # A later state must win over an earlier one whichever arrives first: the clock is the revision.
     revision = time.time_ns() // 1000

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from byok.access import RUNS_WRITE, require
+from byok.app import Services
 from byok.engine.plan import RunPlan
 from byok.engine.progress import ProgressFile
 from byok.errors import NotFound
@@ -26,7 +29,17 @@ class RunFolder:
 
     @classmethod
     def of(cls, home: Home, run_id: str) -> RunFolder:
-        """The folder of a run (which need not exist yet)."""
+        """The folder of a run (which need not exist yet).
+
+        Raises:
+            RunUnknown: This cannot be the id of a run, and so must not become a path.
+        """
+        try:
+            good = str(uuid.UUID(run_id)) == run_id
+        except ValueError:
+            good = False
+        if not good:
+            raise RunUnknown("this is not the id of a run", hint="list the runs with: byok run list")
         return cls(home.runs / run_id)
 
     @property
@@ -65,3 +78,23 @@ class RunFolder:
         except FileNotFoundError:
             raise RunUnknown(f"no run {self.path.name}", hint="list the runs with: byok run list") from None
         return RunPlan.model_validate_json(text)
+
+
+def open_run(services: Services, run_id: str, action: str) -> tuple[RunFolder, RunPlan]:
+    """A run of the actor's own organisation, to work on it.
+
+    Args:
+        services: The installation, and who asks.
+        run_id: The run.
+        action: What is about to be done, for the audit log.
+
+    Raises:
+        ScopeMissing: The actor lacks `runs:write`.
+        RunUnknown: There is none, or it is another organisation's.
+    """
+    require(services.actor, RUNS_WRITE, action)
+    folder = RunFolder.of(services.home, run_id)
+    plan = folder.plan()
+    if plan.org_id != services.actor.org_id:
+        raise RunUnknown(f"no run {run_id}", hint="list the runs with: byok run list")
+    return folder, plan

@@ -22,7 +22,7 @@ from byok.engine.retry import RetryPolicy
 from byok.grading import Verdict, judge_request, parse_verdict
 from byok.ids import natural_id
 from byok.runs import answer as answering
-from byok.runs.folder import RunFolder
+from byok.runs.folder import open_run
 from byok.warehouse.rows import Row, VerdictRow
 
 JUDGE_MAX_TOKENS = 1024
@@ -48,8 +48,7 @@ async def judge_shard(services: Services, run_id: str, judge_name: str, shard: i
         RunUnknown: There is no such run.
         OutsideError: The key store does not open the judge's key.
     """
-    folder = RunFolder.of(services.home, run_id)
-    plan = folder.plan()
+    folder, plan = open_run(services, run_id, "run.judge")
     judge = next(one for one in plan.judges if one.name == judge_name)
     answers = replay(read_journal(folder.journal(answering.STAGE, shard)))
     planned = sum(result["status"] == "answered" for result in answers.results.values())

@@ -10,7 +10,7 @@ from byok.engine.journal import Journal, read_journal
 from byok.engine.plan import ModelRef, RunPlan
 from byok.engine.replay import attempt_rows, replay
 from byok.ids import natural_id
-from byok.runs.folder import RunFolder
+from byok.runs.folder import open_run
 
 STAGE = "probe"
 
@@ -29,8 +29,7 @@ async def probe_models(services: Services, run_id: str) -> int:
     Raises:
         EndpointError: A model does not answer as it should.
     """
-    folder = RunFolder.of(services.home, run_id)
-    plan = folder.plan()
+    folder, plan = open_run(services, run_id, "run.probe")
     models = models_of(plan)
     for number, model in enumerate(models):
         path = folder.journal(STAGE, number)
@@ -41,18 +40,26 @@ async def probe_models(services: Services, run_id: str) -> int:
         async with services.registry.client(model, plan.org_id, connections=1) as client:
             found = await probe(client)
         with Journal(path) as journal:
-            _record(journal, unit, before.next_attempt(unit), found)
+            _record(journal, unit, before.next_attempt(unit), found, client.key_version)
         state = replay(read_journal(path))
         services.warehouse.write_segment(attempt_rows(plan, state, role="probe", model=model))
     return len(models)
 
 
-def _record(journal: Journal, unit: str, first: int, found: ProbeResult) -> None:
+def _record(journal: Journal, unit: str, first: int, found: ProbeResult, key_version: int | None) -> None:
     for number, attempt in enumerate(found.attempts, first):
         this = attempt_id(unit, number)
         usage = attempt.usage
         journal.append(
-            {"k": "opened", "attempt_id": this, "unit": unit, "sample_id": None, "number": number, "at": iso(attempt.opened_at)},
+            {
+                "k": "opened",
+                "attempt_id": this,
+                "unit": unit,
+                "sample_id": None,
+                "number": number,
+                "key_version": key_version,
+                "at": iso(attempt.opened_at),
+            },
             {
                 "k": "closed",
                 "attempt_id": this,

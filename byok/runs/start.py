@@ -56,8 +56,8 @@ def start_run(services: Services, request: EvaluationRequest, flow_run_id: str) 
         InputError: A name that does not exist, a disabled model, a bad grader or threshold.
     """
     actor = services.actor
-    require(actor, RUNS_WRITE)
-    require(actor, MODELS_READ)
+    require(actor, RUNS_WRITE, "run.start")
+    require(actor, MODELS_READ, "run.start")
     run_id = run_id_for(flow_run_id)
     folder = RunFolder.of(services.home, run_id)
     if (folder.path / "plan.json").exists():

@@ -55,12 +55,12 @@ def test_every_role_holds_its_scopes_and_no_other(services):
         actor = dataclasses.replace(services.actor, role=role, scopes=scopes)
         for scope in SCOPES:
             if scope in scopes:
-                require(actor, scope)
+                require(actor, scope, "test")
             else:
                 with pytest.raises(ScopeMissing):
-                    require(actor, scope)
+                    require(actor, scope, "test")
     with pytest.raises(ValueError, match="no such scope"):
-        require(services.actor, "models:everything")
+        require(services.actor, "models:everything", "test")
 
 
 @pytest.mark.parametrize("call", ["register", "disable", "add", "create"])

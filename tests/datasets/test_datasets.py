@@ -92,7 +92,7 @@ def test_parquet(add, rows, tmp_path):
     ("name", "content", "error"),
     [
         ("a.jsonl", b"\x89PNG\r\n\x1a\n\0\0", FormatMismatch),
-        ("a.csv", gzip.compress(b"question\nq\n"), FormatMismatch),
+        ("a.csv", gzip.compress(b"question\nq\n", mtime=0), FormatMismatch),
         ("a.jsonl", b"PAR1....PAR1", FormatMismatch),
         ("a.parquet", b"question\nq\n", FormatMismatch),
         ("a.parquet", b"PAR1 but then nothing", FormatMismatch),

@@ -33,8 +33,19 @@ class TestDeployment:
             assert next(CronSim(schedule["cron"], utcnow())) > utcnow()
 
 
-def test_there_is_one_for_ad_hoc_runs_and_one_with_a_schedule():
-    assert {one["name"]: bool(one["schedules"]) for one in DEPLOYMENTS} == {"ad-hoc": False, "nightly": True}
+def test_runs_and_rotations_can_be_scheduled_and_all_else_is_started_by_a_person():
+    assert {one["name"]: bool(one["schedules"]) for one in DEPLOYMENTS} == {
+        "ad-hoc": False,
+        "nightly": True,
+        "register-model": False,
+        "rotate-key": False,
+        "rotate-transit": True,
+        "resume": False,
+    }
+
+
+def test_no_schedule_is_on_before_somebody_switches_it_on():
+    assert not [one["name"] for one in DEPLOYMENTS for schedule in one["schedules"] if schedule["active"]]
 
 
 def test_every_field_of_the_form_explains_itself():

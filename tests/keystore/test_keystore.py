@@ -22,7 +22,8 @@ from byok.keystore import (
 STORE = LocalKeyStore({"kek-a": bytes(range(32))})
 SECRET = "sk-proj-0123456789abcdefABCDEF"
 texts = st.text(max_size=20)
-contexts = st.builds(SealContext, texts, texts, st.integers(0, 9), texts)
+org_ids = st.from_regex(r"[a-z0-9][a-z0-9-]{0,20}", fullmatch=True)
+contexts = st.builds(SealContext, org_ids, texts, st.integers(0, 9), texts)
 
 
 @given(secret=st.text(min_size=1, max_size=200), context=contexts)

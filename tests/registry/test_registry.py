@@ -50,7 +50,7 @@ def test_a_model_is_stored_sealed_and_reported_with_its_probe(services, server):
     ]
     charges = services.warehouse.query("SELECT sku, role, run_id, amount_usd IS NULL FROM v1.charges ORDER BY sku").rows
     assert charges == [("tokens/input", "probe", None, False), ("tokens/output", "probe", None, True)]
-    assert services.registry.open_key(model.ref(), services.actor.org_id) == KEY
+    assert services.registry.open_key(model.ref(), services.actor.org_id) == (KEY, 1)
     assert server.stats()["chat_requests"] == 1
 
 

@@ -1,0 +1,240 @@
+"""The audit log: who did what, and who was refused, in a chain that shows every later change.
+
+Each entry's MAC covers the entry and the MAC of the one before it, under a key that is kept outside the data (RFC 2104,
+HMAC-SHA256). So whoever can write the database alone can neither change, insert, reorder nor remove an entry unseen. A chain
+cannot tell by itself that its tail was cut off: the head that this machine saw last is kept in a file of its own beside the keys.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hmac
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from sqlalchemy import Connection, Row, select
+
+from byok.clock import iso, utcnow
+from byok.control import ControlPlane
+from byok.control.tables import audit
+from byok.errors import OutsideError
+from byok.home import private_dir, write_private
+
+if TYPE_CHECKING:
+    from byok.access.scopes import Actor
+
+INSTALLATION = "installation"
+"""The chain of what belongs to no organisation, such as an unknown token."""
+
+_FIRST = "0" * 64
+
+
+class AuditHeadsUnreadable(OutsideError):
+    """The file with the heads of the audit chains is damaged."""
+
+    code = "audit_heads_unreadable"
+
+
+@dataclass(frozen=True)
+class AuditEntry:
+    """One entry; see the table `audit`."""
+
+    chain: str
+    seq: int
+    at: datetime
+    member_id: str | None
+    actor: str
+    action: str
+    target: str
+    outcome: str
+    detail: str
+    previous: str
+    mac: str
+
+    @classmethod
+    def of(cls, row: Row[Any]) -> AuditEntry:
+        """The entry of a row."""
+        return cls(**{name: getattr(row, name) for name in cls.__dataclass_fields__})
+
+    def as_dict(self) -> dict[str, Any]:
+        """The stable JSON shape of an entry."""
+        told = asdict(self) | {"detail": orjson.loads(self.detail)}
+        return {name: told[name] for name in ("seq", "at", "actor", "action", "target", "outcome", "detail", "member_id", "mac")}
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What verifying a chain found.
+
+    Attributes:
+        chain: Which one.
+        entries: How many entries are sound, from the first on.
+        bad_seq: Number of the first entry that is not; None when all are.
+        reason: What is wrong with it.
+    """
+
+    chain: str
+    entries: int
+    bad_seq: int | None = None
+    reason: str | None = None
+
+
+def has_entries(control: ControlPlane) -> bool:
+    """Whether anything has been recorded yet."""
+    with control.read() as connection:
+        return connection.execute(select(audit.c.seq).limit(1)).first() is not None
+
+
+class AuditLog:
+    """Writes and verifies the chains of an installation.
+
+    Args:
+        control: Where the entries are.
+        key: What they are signed with.
+        heads: The file with the last heads.
+    """
+
+    def __init__(self, control: ControlPlane, key: bytes, heads: Path) -> None:
+        self._control, self._key, self._heads = control, key, heads
+
+    def __repr__(self) -> str:
+        return "AuditLog()"
+
+    @contextmanager
+    def act(self, actor: Actor, action: str, target: str, **detail: Any) -> Iterator[Connection]:
+        """A write transaction whose entry commits with it, or not at all.
+
+        Args:
+            actor: Who acts.
+            action: What is done, such as `model.rotate`.
+            target: To what.
+            **detail: Plain values. Never a secret.
+        """
+        with self._control.write() as connection:
+            yield connection
+            head = self._append(connection, actor.org_id, actor.member_id, actor.email, action, target, "done", detail)
+        self._remember(actor.org_id, head)
+
+    def record(
+        self,
+        outcome: str,
+        action: str,
+        target: str,
+        *,
+        chain: str = INSTALLATION,
+        member_id: str | None = None,
+        actor: str = "unknown",
+        **detail: Any,
+    ) -> None:
+        """An entry of its own: a refusal, or a failure that somebody should see.
+
+        Args:
+            outcome: done, refused or failed.
+            action: What was tried.
+            target: On what.
+            chain: The organisation, if one is known.
+            member_id: Who, if known.
+            actor: Who, in words.
+            **detail: Plain values. Never a secret.
+        """
+        with self._control.write() as connection:
+            head = self._append(connection, chain, member_id, actor, action, target, outcome, detail)
+        self._remember(chain, head)
+
+    def by(self, actor: Actor, outcome: str, action: str, target: str, **detail: Any) -> None:
+        """An entry of its own about what a member did or tried (see `record`)."""
+        self.record(outcome, action, target, chain=actor.org_id, member_id=actor.member_id, actor=actor.email, **detail)
+
+    def entries(self, chain: str, *, limit: int | None = None) -> list[AuditEntry]:
+        """The entries of a chain, the newest first."""
+        with self._control.read() as connection:
+            rows = connection.execute(select(audit).where(audit.c.chain == chain).order_by(audit.c.seq.desc()).limit(limit)).all()
+        return [AuditEntry.of(row) for row in rows]
+
+    def verify(self, chain: str) -> Verified:
+        """Check a chain from its first entry on, and against the head that was seen last; name the first bad entry."""
+        previous, sound = _FIRST, 0
+        anchor = self._read_heads().get(chain)
+        with self._control.read() as connection:
+            for row in connection.execute(select(audit).where(audit.c.chain == chain).order_by(audit.c.seq)):
+                entry = AuditEntry.of(row)
+                if entry.seq != sound + 1:
+                    return Verified(chain, sound, sound + 1, "missing")
+                if not hmac.compare_digest(entry.mac, self._mac(entry)):
+                    return Verified(chain, sound, entry.seq, "changed, or not written by byok")
+                if entry.previous != previous:
+                    return Verified(chain, sound, entry.seq, "does not follow the entry before it")
+                previous, sound = entry.mac, entry.seq
+                if anchor and anchor[0] == sound and anchor[1] != entry.mac:
+                    return Verified(chain, sound - 1, sound, "not the entry that was seen here before")
+        if anchor and anchor[0] > sound:
+            return Verified(chain, sound, sound + 1, f"missing: {anchor[0]} entries were seen here before")
+        return Verified(chain, sound)
+
+    def _append(
+        self,
+        connection: Connection,
+        chain: str,
+        member_id: str | None,
+        actor: str,
+        action: str,
+        target: str,
+        outcome: str,
+        detail: Mapping[str, Any],
+    ) -> tuple[int, str]:
+        # FOR UPDATE makes writers queue on PostgreSQL; SQLite has one writer anyway.
+        last = connection.execute(
+            select(audit.c.seq, audit.c.mac).where(audit.c.chain == chain).order_by(audit.c.seq.desc()).limit(1).with_for_update()
+        ).first()
+        entry = AuditEntry(
+            chain=chain,
+            seq=last.seq + 1 if last else 1,
+            at=utcnow(),
+            member_id=member_id,
+            actor=actor[:254],
+            action=action,
+            target=target[:500],
+            outcome=outcome,
+            detail=orjson.dumps(detail, option=orjson.OPT_SORT_KEYS).decode(),
+            previous=last.mac if last else _FIRST,
+            mac="",
+        )
+        mac = self._mac(entry)
+        connection.execute(audit.insert().values(**(asdict(entry) | {"mac": mac})))
+        return entry.seq, mac
+
+    def _mac(self, entry: AuditEntry) -> str:
+        told = [
+            *(entry.chain, entry.seq, iso(entry.at), entry.member_id, entry.actor),
+            *(entry.action, entry.target, entry.outcome, entry.detail, entry.previous),
+        ]
+        return hmac.new(self._key, orjson.dumps(told), sha256).hexdigest()
+
+    def _read_heads(self) -> dict[str, tuple[int, str]]:
+        try:
+            return {chain: (int(seq), str(mac)) for chain, (seq, mac) in orjson.loads(self._heads.read_bytes()).items()}
+        except FileNotFoundError:
+            return {}
+        except (ValueError, TypeError, AttributeError):
+            raise AuditHeadsUnreadable(
+                f"{self._heads} cannot be read", hint="restore it from its backup; deleting it gives up the proof that no entry was cut off"
+            ) from None
+
+    def _remember(self, chain: str, head: tuple[int, str]) -> None:
+        private_dir(self._heads.parent)
+        lock = os.open(self._heads.with_suffix(".lock"), os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            heads = self._read_heads()
+            # Two writers may arrive here in the other order than they committed.
+            if head[0] > heads.get(chain, (0, ""))[0]:
+                write_private(self._heads, orjson.dumps(heads | {chain: head}).decode())
+        finally:
+            os.close(lock)

@@ -1,0 +1,209 @@
+"""Rotate an organisation's key in the key store, and seal everything anew with the new version.
+
+Rotate, rewrap in chunks, look that nothing old is left, retire the old versions. Each step finds out by itself what is still to be
+done, so a killed rotation goes on where it was. No secret is opened on the way: with Vault, by an identity that could not.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Row, func, select, update
+
+from byok.access import ORG_ADMIN, Actor, AuditLog, require
+from byok.clock import utcnow
+from byok.control import ControlPlane
+from byok.control.tables import keystore_rotation, model_secret
+from byok.errors import ByokError, InputError
+from byok.ids import new_id
+from byok.keystore import KeyStore, SealContext
+from byok.registry.errors import RewrapIncomplete
+
+CHUNK = 100
+"""Secrets between two commits."""
+
+Progress = Callable[[int, int], None]
+"""Called with how many secrets are done, and how many there are."""
+
+
+class MigrationUnderWay(InputError):
+    """The keys are being moved to another store."""
+
+    code = "migration_under_way"
+
+
+@dataclass(frozen=True)
+class Rewrapped:
+    """How a rotation ended.
+
+    Attributes:
+        rotated: Whether a new version was made now.
+        version: The version that everything is sealed with.
+        rewrapped: Secrets that were sealed anew, those of an interrupted try included.
+        secrets: Secrets that there are.
+    """
+
+    rotated: bool
+    version: int
+    rewrapped: int
+    secrets: int
+
+
+class Rewrapper:
+    """Rotates and rewraps.
+
+    Args:
+        control: Where the sealed keys are.
+        keystore: What rewraps them.
+        audit: Where it is recorded.
+    """
+
+    def __init__(self, control: ControlPlane, keystore: KeyStore, audit: AuditLog) -> None:
+        self._control, self._keystore, self._audit = control, keystore, audit
+
+    def run(
+        self, actor: Actor, *, rotate: bool = True, not_within: timedelta = timedelta(0), progress: Progress = lambda done, all_: None
+    ) -> Rewrapped:
+        """Rotate (unless told not to), rewrap, verify, retire. Goes on with a rotation that was interrupted.
+
+        Args:
+            actor: An admin, or a service member: a schedule's runs have no person behind them, and nothing is opened or shown.
+            rotate: Make a new version; False only rewraps what is not sealed with the newest.
+            not_within: Make none when the last rotation began less than this ago.
+            progress: Told after each chunk.
+
+        Raises:
+            ScopeMissing: The actor is neither.
+            RewrapIncomplete: Some secrets could not be sealed anew; the old versions stay in force.
+            MigrationUnderWay: The keys are being moved to another store.
+            ByokError: One of `byok.keystore.errors`.
+        """
+        if actor.kind != "service":
+            require(actor, ORG_ADMIN, "keystore.rotate")
+        self._refuse_migrating(actor)
+        under_way = self._unfinished(actor)
+        rotated = under_way is None and rotate and not self._recent(actor, not_within)
+        if rotated:
+            under_way = self._begin(actor)
+        target = self._keystore.org_key(actor.org_id).latest if under_way is None else self._rotate_once(actor, under_way)
+        before = under_way.rewrapped if under_way is not None else 0
+        rewrapped, failures = self._rewrap(actor, target, under_way, progress)
+        secrets, old = self._count(actor, target)
+        if old:
+            self._fail(actor, target, old, failures)
+        self._keystore.retire(actor.org_id, target)
+        with self._audit.act(actor, "keystore.rotate", self._keystore.name, version=target, rewrapped=before + rewrapped) as connection:
+            if under_way is not None:
+                connection.execute(update(keystore_rotation).where(keystore_rotation.c.id == under_way.id).values(finished_at=utcnow()))
+        return Rewrapped(rotated, target, before + rewrapped, secrets)
+
+    def _begin(self, actor: Actor) -> Row[Any]:
+        before = self._keystore.org_key(actor.org_id).latest
+        with self._audit.act(actor, "keystore.rotate.begin", self._keystore.name, before=before) as connection:
+            values = {"org_id": actor.org_id, "store": self._keystore.name, "before": before, "started_at": utcnow(), "rewrapped": 0}
+            connection.execute(keystore_rotation.insert().values(id=new_id(), **values))
+        found = self._unfinished(actor)
+        assert found is not None
+        return found
+
+    def _rotate_once(self, actor: Actor, under_way: Row[Any]) -> int:
+        """The version to rewrap to; rotated exactly once, however often this is interrupted."""
+        if under_way.target is not None:
+            return int(under_way.target)
+        key = self._keystore.org_key(actor.org_id)
+        if key.latest <= under_way.before:
+            key = self._keystore.rotate(actor.org_id)
+        with self._control.write() as connection:
+            connection.execute(update(keystore_rotation).where(keystore_rotation.c.id == under_way.id).values(target=key.latest))
+        return key.latest
+
+    def _rewrap(self, actor: Actor, target: int, under_way: Row[Any] | None, progress: Progress) -> tuple[int, Counter[str]]:
+        total, _ = self._count(actor, target)
+        done, seen, failures = 0, 0, Counter[str]()
+        last = ("", 0)
+        while chunk := self._chunk(actor, last):
+            last = (chunk[-1].model_id, chunk[-1].version)
+            old = [row for row in chunk if self._is_old(row, target)]
+            results = self._keystore.rewrap(actor.org_id, [(row.sealed, _context(row)) for row in old])
+            with self._control.write() as connection:
+                for row, result in zip(old, results, strict=True):
+                    if isinstance(result, ByokError):
+                        failures[result.code] += 1
+                        continue
+                    # Only over what was read: a key that was rotated or destroyed meanwhile is left alone.
+                    done += connection.execute(
+                        update(model_secret).where(*_is(row), model_secret.c.sealed == row.sealed).values(sealed=result)
+                    ).rowcount
+                if under_way is not None:
+                    connection.execute(
+                        update(keystore_rotation).where(keystore_rotation.c.id == under_way.id).values(rewrapped=under_way.rewrapped + done)
+                    )
+            seen += len(chunk)
+            progress(seen, total)
+        return done, failures
+
+    def _chunk(self, actor: Actor, last: tuple[str, int]) -> list[Row[Any]]:
+        after = (model_secret.c.model_id > last[0]) | ((model_secret.c.model_id == last[0]) & (model_secret.c.version > last[1]))
+        query = select(model_secret).where(*self._mine(actor), after).order_by(model_secret.c.model_id, model_secret.c.version).limit(CHUNK)
+        with self._control.read() as connection:
+            return list(connection.execute(query))
+
+    def _count(self, actor: Actor, target: int) -> tuple[int, int]:
+        """How many secrets there are, and how many of them are sealed with a version before `target` (or cannot be read)."""
+        with self._control.read() as connection:
+            rows = connection.execute(select(model_secret.c.sealed).where(*self._mine(actor)))
+            old = [self._is_old(row, target) for row in rows]
+        return len(old), sum(old)
+
+    def _is_old(self, row: Row[Any], target: int) -> bool:
+        try:
+            return self._keystore.sealed_version(row.sealed) < target
+        except ByokError:
+            return True
+
+    def _mine(self, actor: Actor) -> list[ColumnElement[bool]]:
+        mine: list[ColumnElement[bool]] = [model_secret.c.store == self._keystore.name, model_secret.c.sealed.is_not(None)]
+        # The local store's key-encryption keys serve the whole installation: none may be left behind.
+        return mine if self._keystore.name == "local" else [*mine, model_secret.c.org_id == actor.org_id]
+
+    def _unfinished(self, actor: Actor) -> Row[Any] | None:
+        return self._last(actor, keystore_rotation.c.finished_at.is_(None))
+
+    def _recent(self, actor: Actor, not_within: timedelta) -> bool:
+        return bool(not_within) and self._last(actor, keystore_rotation.c.started_at > utcnow() - not_within) is not None
+
+    def _last(self, actor: Actor, *which: ColumnElement[bool]) -> Row[Any] | None:
+        mine = [keystore_rotation.c.store == self._keystore.name, *which]
+        if self._keystore.name != "local":
+            mine.append(keystore_rotation.c.org_id == actor.org_id)
+        with self._control.read() as connection:
+            return connection.execute(select(keystore_rotation).where(*mine).order_by(keystore_rotation.c.started_at.desc())).first()
+
+    def _refuse_migrating(self, actor: Actor) -> None:
+        moving = select(func.count()).where(model_secret.c.org_id == actor.org_id, model_secret.c.next_store.is_not(None))
+        with self._control.read() as connection:
+            if connection.execute(moving).scalar():
+                raise MigrationUnderWay(
+                    "the keys are being moved to another store", hint="finish that first: byok vault migrate --to STORE"
+                )
+
+    def _fail(self, actor: Actor, target: int, old: int, failures: Counter[str]) -> None:
+        why = ", ".join(f"{count} x {code}" for code, count in sorted(failures.items())) or "they changed meanwhile"
+        self._audit.by(actor, "failed", "keystore.rotate", self._keystore.name, version=target, left=old, reason=why)
+        raise RewrapIncomplete(
+            f"{old} key(s) are not sealed with version {target} yet ({why}); older versions stay in force",
+            hint="mend or disable their models (byok audit list shows which do not open), then run: byok vault rewrap --no-rotate",
+            left=old,
+        )
+
+
+def _context(row: Row[Any]) -> SealContext:
+    return SealContext(row.org_id, row.model_id, row.version, row.origin)
+
+
+def _is(row: Row[Any]) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+    return model_secret.c.model_id == row.model_id, model_secret.c.version == row.version
