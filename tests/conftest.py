@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """A folder for an installation that is not there yet; the environment names it."""
