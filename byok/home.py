@@ -43,6 +43,18 @@ class Home:
         return os.environ.get("BYOK_DATABASE_URL") or f"sqlite:///{self.data / 'control.db'}"
 
     @property
+    def organisation(self) -> str | None:
+        """Name of the one organisation that this home belongs to; None before `byok init`."""
+        try:
+            return (self.data / "organisation").read_text(encoding="utf-8").strip() or None
+        except FileNotFoundError:
+            return None
+
+    def belong_to(self, organisation: str) -> None:
+        """Note the organisation that this home belongs to from now on."""
+        write_private(self.data / "organisation", organisation + "\n")
+
+    @property
     def datasets(self) -> Path:
         return self.data / "datasets"
 

@@ -13,7 +13,7 @@ from byok.access.administration import (
     Token,
     TokenNotFound,
 )
-from byok.access.audit import INSTALLATION, AuditEntry, AuditLog, Verified, has_entries
+from byok.access.audit import AuditEntry, AuditLog, Verified, has_entries
 from byok.access.grants import Action, BadGrant, Granted, GrantRefused, Grants
 from byok.access.identity import TokenFileExposed, TokenMissing, TokenRejected, actor_from_environment, authenticate
 from byok.access.members import (
@@ -21,6 +21,7 @@ from byok.access.members import (
     BadOrganisation,
     Created,
     OrganisationExists,
+    check_belongs,
     check_organisation,
     create_org,
     ensure_service_member,
@@ -46,7 +47,6 @@ from byok.access.signing import SigningKeyExposed, SigningKeyMissing, create_sig
 __all__ = [
     "BILLING_READ",
     "BILLING_WRITE",
-    "INSTALLATION",
     "MODELS_READ",
     "MODELS_WRITE",
     "ORG_ADMIN",
@@ -85,6 +85,7 @@ __all__ = [
     "Verified",
     "actor_from_environment",
     "authenticate",
+    "check_belongs",
     "check_organisation",
     "create_org",
     "create_signing_key",

@@ -26,12 +26,10 @@ from byok.control import ControlPlane
 from byok.control.tables import audit
 from byok.errors import OutsideError
 from byok.home import private_dir, write_private
+from byok.ids import natural_id
 
 if TYPE_CHECKING:
     from byok.access.scopes import Actor
-
-INSTALLATION = "installation"
-"""The chain of what belongs to no organisation, such as an unknown token."""
 
 _FIRST = "0" * 64
 
@@ -103,6 +101,8 @@ class AuditLog:
 
     def __init__(self, control: ControlPlane, key: bytes, heads: Path) -> None:
         self._control, self._key, self._heads = control, key, heads
+        self.installation = natural_id("installation", hmac.new(key, b"chain", sha256).hexdigest())
+        """The chain of what belongs to no organisation, such as an unknown token: one for each home, since each has a key of its own."""
 
     def __repr__(self) -> str:
         return "AuditLog()"
@@ -128,7 +128,7 @@ class AuditLog:
         action: str,
         target: str,
         *,
-        chain: str = INSTALLATION,
+        chain: str | None = None,
         member_id: str | None = None,
         actor: str = "unknown",
         **detail: Any,
@@ -139,11 +139,12 @@ class AuditLog:
             outcome: done, refused or failed.
             action: What was tried.
             target: On what.
-            chain: The organisation, if one is known.
+            chain: The organisation, if one is known; else it goes to the installation's own chain.
             member_id: Who, if known.
             actor: Who, in words.
             **detail: Plain values. Never a secret.
         """
+        chain = chain or self.installation
         with self._control.write() as connection:
             head = self._append(connection, chain, member_id, actor, action, target, outcome, detail)
         self._remember(chain, head)

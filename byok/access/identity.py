@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from sqlalchemy import select, update
 
-from byok.access.audit import INSTALLATION, AuditLog
+from byok.access.audit import AuditLog
 from byok.access.scopes import ROLES, Actor
 from byok.access.tokens import digest, public_id
 from byok.clock import utcnow
@@ -40,8 +40,14 @@ class TokenFileExposed(NotPermitted):
     code = "token_file_exposed"
 
 
-def authenticate(control: ControlPlane, text: str, audit: AuditLog | None = None) -> Actor:
+def authenticate(control: ControlPlane, text: str, audit: AuditLog | None = None, *, organisation: str | None = None) -> Actor:
     """The member whose token this is. A refusal is recorded, under the organisation only when the whole token is genuine.
+
+    Args:
+        control: Where members are.
+        text: The token.
+        audit: Where refusals are recorded.
+        organisation: The one that the home belongs to: to any other member it is as closed as to a stranger.
 
     Raises:
         TokenRejected: The token is not valid now. Which of the reasons it is, is told only to who holds the whole token.
@@ -54,7 +60,7 @@ def authenticate(control: ControlPlane, text: str, audit: AuditLog | None = None
             select(token, member.c.org_id, member.c.email, member.c.kind, member.c.role, member.c.active, org.c.slug)
             .join(member, member.c.id == token.c.member_id)
             .join(org, org.c.id == member.c.org_id)
-            .where(token.c.id == public)
+            .where(token.c.id == public, *([] if organisation is None else [org.c.slug == organisation]))
         ).first()
     # The same work for an unknown id as for a wrong secret.
     genuine = hmac.compare_digest(found.digest if found else "0" * 64, digest(text)) and found is not None
@@ -86,7 +92,7 @@ def authenticate(control: ControlPlane, text: str, audit: AuditLog | None = None
 
 
 def _refused(
-    audit: AuditLog | None, reason: str, public: str, *, chain: str = INSTALLATION, member_id: str | None = None, actor: str = "unknown"
+    audit: AuditLog | None, reason: str, public: str, *, chain: str | None = None, member_id: str | None = None, actor: str = "unknown"
 ) -> None:
     if audit is not None:
         audit.record("refused", "token.use", public, chain=chain, member_id=member_id, actor=actor, reason=reason)
@@ -110,4 +116,4 @@ def actor_from_environment(control: ControlPlane, home: Home, audit: AuditLog | 
             raise TokenMissing(f"no member token: BYOK_TOKEN is not set and {path} cannot be read", hint="set BYOK_TOKEN") from None
         if mode & 0o077:
             raise TokenFileExposed(f"{path} can be read by others (mode {mode:o})", hint=f"chmod 600 {path}, then replace the token")
-    return authenticate(control, text.strip(), audit)
+    return authenticate(control, text.strip(), audit, organisation=home.organisation)

@@ -13,6 +13,7 @@ from byok.clock import utcnow
 from byok.control import ControlPlane
 from byok.control.tables import member, org, token
 from byok.errors import InputError
+from byok.home import Home
 from byok.ids import new_id
 
 TOKEN_LIFETIME = timedelta(days=90)
@@ -28,7 +29,7 @@ class BadOrganisation(InputError):
 
 
 class OrganisationExists(InputError):
-    """The installation already has an organisation of another name."""
+    """The installation belongs to an organisation of another name, or the organisation has another owner."""
 
     code = "organisation_exists"
 
@@ -71,26 +72,40 @@ def create_org(control: ControlPlane, slug: str, owner_email: str) -> Created:
 
     Raises:
         BadOrganisation: The slug or the address cannot be used.
-        OrganisationExists: There is an organisation of another name, or with another owner.
+        OrganisationExists: It is there, with another owner.
     """
     check_organisation(slug, owner_email)
     with control.write() as connection:
-        known = connection.execute(select(org.c.id, org.c.slug)).first()
+        known = connection.execute(select(org.c.id).where(org.c.slug == slug)).first()
         if known is None:
             org_id = new_id()
             connection.execute(org.insert().values(id=org_id, slug=slug, created_at=utcnow()))
             member_id = insert_member(connection, org_id, owner_email, kind="person", role="admin")
             return Created(org_id, member_id, issue_token(connection, member_id, name="owner").text)
-        if known.slug != slug:
-            raise OrganisationExists(
-                f"this installation belongs to {known.slug!r}", hint=f"use --org {known.slug}, or another BYOK_HOME", org=known.slug
-            )
         owner = connection.execute(
             select(member.c.id).where(member.c.org_id == known.id, member.c.email == owner_email, member.c.role == "admin")
         ).scalar()
         if owner is None:
             raise OrganisationExists(f"{owner_email} is not an owner of {slug!r}", hint="give the address that it was made with", org=slug)
         return Created(known.id, owner, None)
+
+
+def check_belongs(home: Home, control: ControlPlane, slug: str) -> None:
+    """A home belongs to one organisation for good: its results, journals and key files are that organisation's alone.
+
+    Several homes may share a control plane, each with an organisation of its own.
+
+    Raises:
+        OrganisationExists: It belongs to another one.
+    """
+    known = home.organisation
+    if known is None and home.initialised:
+        # Made before homes had this note, when a control plane held one organisation.
+        with control.read() as connection:
+            known = connection.execute(select(org.c.slug).order_by(org.c.created_at)).scalar()
+    if known not in (None, slug):
+        raise OrganisationExists(f"this installation belongs to {known!r}", hint=f"use --org {known}, or another BYOK_HOME", org=known)
+    home.belong_to(slug)
 
 
 def reissue(control: ControlPlane, member_id: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cyclopts import App
 from rich.console import Console
 
-from byok.access import INSTALLATION, ORG_ADMIN, require
+from byok.access import ORG_ADMIN, require
 from byok.app import open_services
 from byok.cli.output import Json, emit, note, table
 
@@ -45,8 +45,8 @@ def verify(*, json: Json = False) -> int:
     """
     services = open_services()
     require(services.actor, ORG_ADMIN, "audit.verify")
-    found = [services.audit.verify(chain) for chain in (services.actor.org_id, INSTALLATION)]
-    names = {services.actor.org_id: services.actor.org_slug, INSTALLATION: INSTALLATION}
+    names = {services.actor.org_id: services.actor.org_slug, services.audit.installation: "installation"}
+    found = [services.audit.verify(chain) for chain in names]
 
     def draw(out: Console) -> None:
         for one in found:

@@ -62,9 +62,10 @@ def initialise(home: Home, org: str, owner: str) -> Initialised:
 
     Raises:
         BadOrganisation: The name or the address cannot be used; nothing is made.
-        OrganisationExists: The installation is another organisation's.
+        OrganisationExists: The installation is another organisation's, or the organisation is another owner's.
     """
     from byok.access import (
+        check_belongs,
         check_organisation,
         create_org,
         create_signing_key,
@@ -85,6 +86,7 @@ def initialise(home: Home, org: str, owner: str) -> Initialised:
     changed = migrate(home.database_url)
     control = open_control(home.database_url)
     try:
+        check_belongs(home, control, org)
         created = create_org(control, org, owner)
         if not complete:
             create_kek(home)

@@ -98,7 +98,7 @@ token = Table(
 audit = Table(
     "audit",
     metadata,
-    Column("chain", String(36), primary_key=True),  # the organisation's id, or "installation"
+    Column("chain", String(36), primary_key=True),  # the organisation's id, or that of the installation's own chain
     Column("seq", Integer, primary_key=True),  # 1, 2, … without a gap
     Column("at", Utc, nullable=False),
     Column("member_id", String(36)),  # who; NULL when nobody could be named. No foreign key: entries outlive what they tell of

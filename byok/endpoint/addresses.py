@@ -10,7 +10,7 @@ import ipaddress
 import re
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _PRIVATE: tuple[tuple[str, str], ...] = (
     ("10.0.0.0/8", "private network"),
@@ -59,7 +59,7 @@ _NEVER: tuple[tuple[str, str], ...] = (
 )
 
 
-def _networks(rows: tuple[tuple[str, str], ...]) -> tuple[tuple[_Network, str], ...]:
+def _networks(rows: tuple[tuple[str, str], ...]) -> tuple[tuple[Network, str], ...]:
     return tuple((ipaddress.ip_network(text), name) for text, name in rows)
 
 
@@ -71,7 +71,7 @@ def refusal(address: Address, *, listed: bool) -> str | None:
 
     Args:
         address: What would be dialled.
-        listed: The operator lists this host and port, which opens loopback and private networks, and nothing else.
+        listed: The operator lists this host (or network) and port, which opens loopback and private networks, and nothing else.
     """
     # In this order: metadata lies inside what can be opened, and what can be opened (::1) inside what is closed.
     metadata = _name_of(address, _METADATA_NETWORKS)
@@ -81,7 +81,15 @@ def refusal(address: Address, *, listed: bool) -> str | None:
     return _name_of(address, _CLOSED)
 
 
-def _name_of(address: Address, networks: tuple[tuple[_Network, str], ...]) -> str | None:
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+def from_dns64(address: Address) -> bool:
+    """Whether a resolver has made this address from an IPv4 one (RFC 6147); it is never dialled, and no sign of a trick."""
+    return address in _NAT64
+
+
+def _name_of(address: Address, networks: tuple[tuple[Network, str], ...]) -> str | None:
     return next((name for network, name in networks if address in network), None)
 
 

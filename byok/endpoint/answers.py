@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from byok.endpoint.bodies import is_html
@@ -19,6 +19,9 @@ UsageClass = Literal["reported", "missing", "invalid"]
 MOST_TOKENS = 100_000_000
 """A count above this is a lie or a bug, not a count."""
 
+_SLACK = 16
+"""Tokens that servers count beyond a limit: end markers and the like."""
+
 _THINK = re.compile(r"\s*<think>(.*?)(?:</think>|\Z)", re.DOTALL)
 
 
@@ -31,8 +34,8 @@ class Usage:
         completion_tokens: All tokens of the answer, reasoning included.
         cached_tokens: Part of `prompt_tokens` that came from a cache.
         reasoning_tokens: Part of `completion_tokens` that was reasoning.
-        usage_class: `reported`; `missing` (no usage, or one of the two sums is absent); `invalid` (negative, absurd, or the
-            parts do not add up: kept for the record where they can be, not to be billed as true).
+        usage_class: `reported`; `missing` (no usage, or one of the two sums is absent); `invalid` (disputed: negative, absurd,
+            more than was asked for, or the parts do not add up: kept for the record where they can be, not to be billed as true).
     """
 
     prompt_tokens: int | None = None
@@ -67,8 +70,15 @@ class ChatAnswer:
     http_status: int
 
 
-def read_answer(reply: Reply, base: BaseUrl, remote_id: str, redact: Redactor) -> ChatAnswer:
+def read_answer(reply: Reply, base: BaseUrl, remote_id: str, redact: Redactor, *, limit: int | None = None) -> ChatAnswer:
     """The answer in a reply with status 2xx.
+
+    Args:
+        reply: The reply.
+        base: The endpoint.
+        remote_id: The model that was asked.
+        redact: Takes the key out.
+        limit: Most tokens of the answer that were asked for, which bounds what its usage can truly say.
 
     Raises:
         EndpointError: It is an error in disguise, no chat completion, cut, or invalid.
@@ -88,13 +98,18 @@ def read_answer(reply: Reply, base: BaseUrl, remote_id: str, redact: Redactor) -
         text, reasoning = split_thinking(text)
     finish = text_or_none(choice.get("finish_reason"))
     refusal = refusal or _joined(message.get("refusal"))
+    usage = read_usage(value.get("usage"), reply.headers)
+    # Some servers let reasoning go beyond the limit, and some of those do not count it apart.
+    thought = usage.reasoning_tokens if usage.reasoning_tokens is not None or not reasoning else usage.completion_tokens
+    if limit is not None and (usage.completion_tokens or 0) - (thought or 0) > limit + _SLACK:
+        usage = replace(usage, usage_class="invalid")
     return ChatAnswer(
         # A hostile endpoint may answer with the key; it goes to the warehouse no more than to a log.
         text=None if text is None else redact(text),
         reasoning=reasoning and redact(reasoning),
         refusal=refusal and redact(refusal),
         finish_reason=finish and excerpt(finish, redact, 80),
-        usage=read_usage(value.get("usage"), reply.headers),
+        usage=usage,
         latency_ms=reply.latency_ms,
         request_id=request_id(reply, redact) or _id_in_body(value, redact),
         http_status=reply.status,

@@ -182,7 +182,7 @@ class ChatClient:
         reply = await self._line.send("POST", "/chat/completions", self._payload(messages, max_tokens, temperature, response_format, seed))
         if not 200 <= reply.status < 300:
             raise classify(reply, self.base, self.remote_id, self._redact)
-        return read_answer(reply, self.base, self.remote_id, self._redact)
+        return read_answer(reply, self.base, self.remote_id, self._redact, limit=self._limit(max_tokens))
 
     async def models(self) -> list[str] | None:
         """The model ids that the endpoint lists; None when it does not offer a list.
@@ -206,6 +206,11 @@ class ChatClient:
             return None
         found = [entry.get("id") if isinstance(entry, dict) else entry for entry in entries]
         return [self._redact(whole(name)) for name in found if isinstance(name, str)]
+
+    def _limit(self, max_tokens: int | None) -> int | None:
+        """The limit of the answer's tokens that a request carries: the owner's own, where there is one, stands alone."""
+        owners = [value for name in TOKEN_PARAMETERS if isinstance(value := self._extra.get(name), int)]
+        return max(owners) if owners else max_tokens
 
     def _payload(
         self,

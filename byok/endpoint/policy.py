@@ -6,12 +6,13 @@ opened to what the name resolved to (`transport`). So neither an edited row nor 
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from byok.endpoint.addresses import Address, as_address, read_host, refusal
+from byok.endpoint.addresses import Address, Network, as_address, read_host, refusal
 from byok.endpoint.errors import ForbiddenAddress
 from byok.errors import InputError
 
@@ -62,32 +63,40 @@ class EgressPolicy:
     Attributes:
         allowed: Pairs of canonical host and port that the operator opens: they may lie on loopback or in a private network, and
             may speak plain http. All other hosts must be public and speak https.
+        networks: Pairs of network and port that the operator opens: to addresses in it that stand in the URL, like a listed host;
+            to names that resolve into it, but by https alone, since who answers for a name can change.
     """
 
     allowed: frozenset[tuple[str, int]] = frozenset()
+    networks: frozenset[tuple[Network, int]] = frozenset()
 
     @classmethod
     def from_environment(cls) -> EgressPolicy:
-        """The policy that `BYOK_ENDPOINT_ALLOW` (comma-separated `host:port`) gives.
+        """The policy that `BYOK_ENDPOINT_ALLOW` gives; see `parse`.
 
         Raises:
-            BadAllowList: An entry is not `host:port`.
+            BadAllowList: An entry cannot be read.
         """
         return cls.parse(os.environ.get(ALLOW_VARIABLE, ""))
 
     @classmethod
     def parse(cls, text: str) -> EgressPolicy:
-        """The policy that a comma-separated list of `host:port` gives; an IPv6 address stands in brackets.
+        """The policy that a comma-separated list gives: `host:port`, `address:port`, `network/length:port`; IPv6 stands in brackets.
 
         Raises:
-            BadAllowList: An entry is not `host:port`.
+            BadAllowList: An entry is none of these.
         """
-        entries = [entry.strip() for entry in text.split(",")]
-        return cls(frozenset(_entry(entry) for entry in entries if entry))
+        entries = [_entry(entry.strip()) for entry in text.split(",") if entry.strip()]
+        return cls(
+            frozenset((host, port) for host, port in entries if isinstance(host, str)),
+            frozenset((network, port) for network, port in entries if not isinstance(network, str)),
+        )
 
-    def lists(self, host: str, port: int) -> bool:
-        """Whether the operator opens this host and port."""
-        return (host, port) in self.allowed
+    def lists(self, host: str, port: int, address: Address | None = None) -> bool:
+        """Whether the operator opens this host and port, or the network that an address lies in."""
+        return (host, port) in self.allowed or (
+            address is not None and any(port == opened and address in network for network, opened in self.networks)
+        )
 
     def check_address(self, host: str, port: int, address: Address) -> None:
         """Check what would be dialled for a host and port.
@@ -95,7 +104,7 @@ class EgressPolicy:
         Raises:
             ForbiddenAddress: It may not be.
         """
-        reason = refusal(address, listed=self.lists(host, port))
+        reason = refusal(address, listed=self.lists(host, port, address))
         if reason is not None:
             raise _forbidden(host, port, reason)
 
@@ -115,7 +124,7 @@ class EgressPolicy:
             self.check_address(host, port, address)
         elif (host == "localhost" or host.endswith(".localhost")) and not self.lists(host, port):
             raise _forbidden(host, port, "loopback")
-        if scheme == "http" and not self.lists(host, port):
+        if scheme == "http" and not self.lists(host, port, address):
             raise ForbiddenAddress(
                 f"{origin} speaks plain http, which would show the key to the network",
                 hint=f"use https, or let the operator list it: {ALLOW_VARIABLE}={shown_host}:{port}",
@@ -131,17 +140,28 @@ def _forbidden(host: str, port: int, reason: str) -> ForbiddenAddress:
     )
 
 
-def _entry(text: str) -> tuple[str, int]:
+def _entry(text: str) -> tuple[str | Network, int]:
     host, colon, port = text.rpartition(":")
     try:
         if not colon or not port.isascii() or not port.isdecimal() or not 0 < int(port) < 65536:
             raise ValueError("the port is missing or out of range")
-        return read_host(host), int(port)
+        return _network(host) if "/" in host else read_host(host), int(port)
     except ValueError as reason:
         problem = BadAllowList(
-            f"{ALLOW_VARIABLE}: {text!r}: {reason}", hint="write host:port, separated by commas: 10.0.0.5:8000,llm.lan:443"
+            f"{ALLOW_VARIABLE}: {text!r}: {reason}",
+            hint="write host:port or network/length:port, separated by commas: llm.lan:443,10.0.0.5:8000,10.8.0.0/16:8000",
         )
     raise problem
+
+
+def _network(text: str) -> Network:
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+    if (":" in bare) != (bare != text):
+        raise ValueError("an IPv6 network stands in brackets: [fd00::/8]:443")
+    try:
+        return ipaddress.ip_network(bare)
+    except ValueError:
+        raise ValueError("not a network: its address has bits beyond its length, or cannot be read") from None
 
 
 def _split(text: str) -> tuple[str, str, int, str]:

@@ -21,6 +21,7 @@ from aiohttp.resolver import ThreadedResolver
 from httpx_aiohttp import AiohttpTransport
 
 from byok import __version__
+from byok.endpoint.addresses import from_dns64
 from byok.endpoint.errors import ForbiddenAddress
 from byok.endpoint.policy import BaseUrl, EgressPolicy
 
@@ -40,7 +41,7 @@ class AddressRefused(OSError):
 
 
 class GuardedResolver(AbstractResolver):
-    """Gives only those addresses of a name that may be dialled.
+    """Gives the addresses of a name, when all of them may be dialled.
 
     Args:
         policy: The rules.
@@ -53,25 +54,28 @@ class GuardedResolver(AbstractResolver):
         self._inner = inner or ThreadedResolver()
 
     async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC) -> list[ResolveResult]:
-        """The addresses of `host` that may be dialled.
+        """The addresses of `host`.
+
+        A name with a public and a private address is a trick or a mistake: it is refused whole, not used by halves.
 
         Raises:
-            AddressRefused: It has addresses, but none of them may be.
+            AddressRefused: One of its addresses may not be dialled.
             OSError: It has none.
         """
         found = await self._inner.resolve(host, port, family)
-        good: list[ResolveResult] = []
-        refused: ForbiddenAddress | None = None
-        for result in found:
+        addresses = [ipaddress.ip_address(result["host"]) for result in found]
+        if not all(map(from_dns64, addresses)):
+            pairs = [(result, address) for result, address in zip(found, addresses, strict=True) if not from_dns64(address)]
+            found, addresses = [result for result, _ in pairs], [address for _, address in pairs]
+        for address in addresses:
             try:
-                self._policy.check_address(self._base.host, self._base.port, ipaddress.ip_address(result["host"]))
+                self._policy.check_address(self._base.host, self._base.port, address)
             except ForbiddenAddress as error:
-                refused = error
-            else:
-                good.append(result)
-        if not good and refused is not None:
-            raise AddressRefused(refused)
-        return good
+                refused = AddressRefused(error)
+                break
+        else:
+            return found
+        raise refused
 
     async def close(self) -> None:
         await self._inner.close()

@@ -2,9 +2,9 @@
 
 Both layers authenticate the same context bytes. A sealed text reads `local:v1:<kek id>:<wrapped data key>:<ciphertext>`, with the
 12-byte nonce before each ciphertext, in URL-safe base64. The first KEK of the file encrypts; all of them decrypt. A rotation puts a
-new KEK in front, wraps every data key anew (the secrets themselves stay closed), and then takes the old KEK out of the file. All
-organisations of an installation share the KEKs. What this store cannot do: separate roles, since who reads both the file and the
-database opens everything.
+new KEK in front, wraps every data key anew (the secrets themselves stay closed), and then takes the old KEK out of the file. A home
+belongs to one organisation, and so do its KEKs. What this store cannot do: separate roles, since who reads both the file and the database
+opens everything.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class LocalKeyStore:
         return hmac.new(key, secret.encode(), sha256).hexdigest()[:8]
 
     def org_key(self, org_id: str) -> OrgKey:
-        """See `KeyStore.org_key`; the KEKs serve all organisations."""
+        """See `KeyStore.org_key`; the KEKs are the home's, which belongs to one organisation."""
         check_org_id(org_id)
         self._reload()
         numbers = [_number(kek_id) for kek_id in self._keks]

@@ -166,9 +166,11 @@ class Rewrapper:
             return True
 
     def _mine(self, actor: Actor) -> list[ColumnElement[bool]]:
-        mine: list[ColumnElement[bool]] = [model_secret.c.store == self._keystore.name, model_secret.c.sealed.is_not(None)]
-        # The local store's key-encryption keys serve the whole installation: none may be left behind.
-        return mine if self._keystore.name == "local" else [*mine, model_secret.c.org_id == actor.org_id]
+        return [
+            model_secret.c.org_id == actor.org_id,
+            model_secret.c.store == self._keystore.name,
+            model_secret.c.sealed.is_not(None),
+        ]
 
     def _unfinished(self, actor: Actor) -> Row[Any] | None:
         return self._last(actor, keystore_rotation.c.finished_at.is_(None))
@@ -177,9 +179,7 @@ class Rewrapper:
         return bool(not_within) and self._last(actor, keystore_rotation.c.started_at > utcnow() - not_within) is not None
 
     def _last(self, actor: Actor, *which: ColumnElement[bool]) -> Row[Any] | None:
-        mine = [keystore_rotation.c.store == self._keystore.name, *which]
-        if self._keystore.name != "local":
-            mine.append(keystore_rotation.c.org_id == actor.org_id)
+        mine = [keystore_rotation.c.org_id == actor.org_id, keystore_rotation.c.store == self._keystore.name, *which]
         with self._control.read() as connection:
             return connection.execute(select(keystore_rotation).where(*mine).order_by(keystore_rotation.c.started_at.desc())).first()
 

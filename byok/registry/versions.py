@@ -124,8 +124,7 @@ class KeyVersions:
             KeyStoreBusy: The organisation's key was rotated between sealing and storing; what was sealed would soon open no more.
         """
         newest = select(func.max(keystore_rotation.c.target)).where(
-            keystore_rotation.c.store == row["store"],
-            *([] if row["store"] == "local" else [keystore_rotation.c.org_id == row["org_id"]]),
+            keystore_rotation.c.store == row["store"], keystore_rotation.c.org_id == row["org_id"]
         )
         if self._keystore.sealed_version(row["sealed"]) < (connection.execute(newest).scalar() or 0):
             raise KeyStoreBusy("the organisation's key is being rotated", hint="try again")

@@ -1,6 +1,6 @@
 """Read-only queries on the published snapshot.
 
-The snapshot holds all organisations of an installation; per-organisation files are the seam for installations that serve several.
+A home belongs to one organisation, and so does its snapshot: DuckDB has no rights of its own that could keep two apart in one file.
 """
 
 from __future__ import annotations
