@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from byok.app import Services
@@ -9,11 +10,21 @@ from byok.billing import TwoBills
 from byok.money import ecu, plain
 from byok.reporting import RunSummary
 from byok.runs import Finished
+from byok.text import visible
+
+# What markdown takes for more than itself; the colon of `https://` too, which becomes a link on its own.
+_MARKUP = re.compile(r"[\\`*_~\[\]|<>&]|:(?=//)|(?<=www)\.")
+_ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
 
 
 def _text(value: object) -> str:
-    """A cell of a markdown or artifact table; None is a dash."""
-    return "-" if value is None else str(value).replace("|", "\\|").replace("\n", " ")
+    """A cell of an artifact table; None is a dash."""
+    return "-" if value is None else " ".join(visible(str(value)).split())
+
+
+def _markdown(value: object) -> str:
+    """A text in a page of markdown that stays what it is, whoever chose it."""
+    return _MARKUP.sub(lambda found: _ENTITIES.get(found[0], f"\\{found[0]}"), _text(value))
 
 
 def _number(value: float | None) -> str:
@@ -25,18 +36,18 @@ def summary_markdown(summary: RunSummary, finished: Finished) -> str:
     lines = [
         f"# Run {finished.run_id}",
         "",
-        f"**{finished.status}** · model `{_text(summary.model_key)}` · data set `{_text(summary.dataset_name)}`",
+        f"**{finished.status}** · model {_markdown(summary.model_key)} · data set {_markdown(summary.dataset_name)}",
         "",
         "| grader | score | 95 % interval | planned | answered | empty | refused | failed | unscored |",
         "| --- | --: | --- | --: | --: | --: | --: | --: | --: |",
     ]
     lines += [
-        f"| {_text(score.grader)} | {_number(score.score)} | {_number(score.low)} to {_number(score.high)} | {score.planned} |"
+        f"| {_markdown(score.grader)} | {_number(score.score)} | {_number(score.low)} to {_number(score.high)} | {score.planned} |"
         f" {score.answered} | {score.empty} | {score.refused} | {score.failed} | {score.unscored} |"
         for score in summary.scores
     ]
     if finished.below:
-        lines += ["", "Below the threshold: " + ", ".join(map(_text, finished.below))]
+        lines += ["", "Below the threshold: " + ", ".join(map(_markdown, finished.below))]
     return "\n".join(lines)
 
 

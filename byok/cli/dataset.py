@@ -13,6 +13,7 @@ from rich.console import Console
 from byok.app import open_services
 from byok.cli.output import Json, emit, note, table
 from byok.datasets import DatasetInfo, Mapping
+from byok.text import visible
 
 app = App(name="dataset", help="Add data sets, and list or show them.")
 
@@ -97,7 +98,7 @@ def show(name: str, /, *, rows: int = 5, json: Json = False) -> None:
     quarantine = services.datasets.quarantine(info.version)
 
     def draw(out: Console) -> None:
-        print(f"{name}: {info.rows} rows, version {info.number} ({info.version[:12]}), from {info.source_name}")
+        print(f"{name}: {info.rows} rows, version {info.number} ({info.version[:12]}), from {visible(info.source_name)}")
         out.print(table(("id", "input", "expected", "context"), [(row.id, row.input, row.expected, row.context) for row in sample]))
         if quarantine:
             note(f"{len(quarantine)} rows were set aside:")

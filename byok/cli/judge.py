@@ -13,6 +13,7 @@ from byok.app import open_services
 from byok.cli.output import Json, emit, note, table
 from byok.errors import InputError
 from byok.grading import BadJudge, Output, system_judge, system_judges
+from byok.text import visible
 
 app = App(name="judge", help="Create judges, and list or show them.")
 
@@ -121,6 +122,6 @@ def show(name: str, /, *, version: int | None = None, json: Json = False) -> Non
     def draw(out: Console) -> None:
         rows = [(field, value) for field, value in found.as_dict().items() if field != "rubric"]
         out.print(table(("field", "value"), rows, title=name))
-        print(found.rubric)
+        print(visible(found.rubric))
 
     emit({"judge": found.as_dict()}, json=json, human=draw)

@@ -18,7 +18,7 @@ from rich.text import Text
 from byok.clock import iso
 from byok.errors import ByokError
 from byok.money import plain
-from byok.text import visible
+from byok.text import escaped_json, visible
 
 Json = Annotated[bool, Parameter(name="--json", negative="", help="Print JSON of a stable shape instead of a table.")]
 """The type of every command's `json` option."""
@@ -39,7 +39,7 @@ def _plain_value(value: object) -> object:
 def to_json(payload: object) -> str:
     """JSON of a payload: Decimal as exact text, times as ISO 8601 in UTC."""
     options = orjson.OPT_INDENT_2 | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
-    return orjson.dumps(payload, default=_plain_value, option=options).decode()
+    return escaped_json(orjson.dumps(payload, default=_plain_value, option=options).decode())
 
 
 def console() -> Console:
@@ -72,11 +72,11 @@ def cell(value: Any) -> Text:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> Table:
     """A table of plain values; numbers are right-aligned."""
-    made = Table(title=title, title_justify="left", header_style="bold", title_style="bold")
+    made = Table(title=title and visible(title), title_justify="left", header_style="bold", title_style="bold")
     rows = list(rows)
     for index, name in enumerate(columns):
         numeric = any(isinstance(row[index], int | float | Decimal) and not isinstance(row[index], bool) for row in rows)
-        made.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        made.add_column(visible(name), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         made.add_row(*(cell(value) for value in row))
     return made

@@ -11,6 +11,7 @@ from byok.access import BILLING_READ, MODELS_READ, require
 from byok.app import open_services
 from byok.cli.output import Json, console, note, table, to_json
 from byok.errors import InputError
+from byok.text import visible
 from byok.warehouse import Result
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\0")
@@ -70,10 +71,17 @@ def _text(query: str, file: Path | None) -> str:
 
 
 def _write_csv(result: Result) -> None:
-    writer = csv.writer(sys.stdout)
-    writer.writerow(result.columns)
-    for row in result.rows:
+    writer = csv.writer(_Screen() if sys.stdout.isatty() else sys.stdout)
+    # A PIVOT makes column names of data.
+    for row in (result.columns, *result.rows):
         writer.writerow([_inert(value) for value in row])
+
+
+class _Screen:
+    """Standard output when it is a terminal: a file gets texts as they are, a terminal must not obey them."""
+
+    def write(self, text: str) -> None:
+        sys.stdout.write(visible(text.replace("\r\n", "\n")))
 
 
 def _inert(value: object) -> object:

@@ -4,12 +4,14 @@ from byok.datasets.mapping import BadPattern, FieldMissing, Mapping
 from byok.datasets.readers import FileUnreadable, FormatMismatch, FormatUnknown
 from byok.datasets.rows import DataRow
 from byok.datasets.service import AddReport, BadDatasetName, DatasetEmpty, DatasetInfo, DatasetNotFound, Datasets, Quarantined
+from byok.datasets.stored import DatasetChanged
 
 __all__ = [
     "AddReport",
     "BadDatasetName",
     "BadPattern",
     "DataRow",
+    "DatasetChanged",
     "DatasetEmpty",
     "DatasetInfo",
     "DatasetNotFound",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,11 +66,13 @@ def read_records(path: Path) -> Iterator[Record]:
     """The records of a file, by the format that its name says and its content confirms.
 
     Raises:
-        FileUnreadable: It cannot be read.
+        FileUnreadable: It cannot be read, or is no file: a pipe would never end, or never begin.
         FormatUnknown: Its name does not end in .jsonl, .ndjson, .csv or .parquet.
         FormatMismatch: It is something else.
     """
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise FileUnreadable(f"{path} is not a file", hint="give a file: no folder, no pipe, no device")
         with path.open("rb") as stream:
             head = stream.read(4096)
     except OSError as problem:
@@ -164,7 +168,9 @@ def _read_parquet(path: Path) -> Iterator[Record]:
 
     with duckdb.connect() as connection:
         try:
-            found = connection.execute("SELECT * FROM read_parquet(?)", [str(path)])
+            # In brackets, what DuckDB takes for a pattern is a character of the name.
+            name = re.sub(r"([*?\[])", r"[\1]", str(path.resolve()))
+            found = connection.execute("SELECT * FROM read_parquet(?)", [name])
             names = [column[0] for column in found.description or []]
             number = 0
             while rows := found.fetchmany(1000):

@@ -6,7 +6,6 @@ import hashlib
 import os
 import re
 import shutil
-import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -23,6 +22,7 @@ from byok.control.tables import dataset, dataset_version
 from byok.datasets.mapping import Mapper, Mapping, Unusable
 from byok.datasets.readers import read_records
 from byok.datasets.rows import DataRow, row_of
+from byok.datasets.stored import OFFSET, open_rows
 from byok.engine.plan import DatasetRef
 from byok.errors import InputError, NotFound
 from byok.home import private_dir
@@ -31,7 +31,6 @@ from byok.warehouse import Warehouse
 from byok.warehouse.rows import DatasetRow
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-_OFFSET = struct.Struct("<Q")
 
 
 class DatasetEmpty(InputError):
@@ -183,10 +182,10 @@ class Datasets:
 
         Raises:
             DatasetNotFound: The content is not here.
+            DatasetChanged: What is here is not this content.
         """
-        folder = self._directory / version
         try:
-            data, index = (folder / "rows.jsonl").open("rb"), (folder / "offsets").open("rb")
+            data, index = open_rows(self._directory / version, version)
         except FileNotFoundError:
             raise DatasetNotFound("the rows of this data set are not here", hint="add the file again: byok dataset add") from None
         with data, index:
@@ -195,8 +194,8 @@ class Datasets:
                     yield row_of(number, line)
                 return
             for number in numbers:
-                index.seek(number * _OFFSET.size)
-                (offset,) = _OFFSET.unpack(index.read(_OFFSET.size))
+                index.seek(number * OFFSET.size)
+                (offset,) = OFFSET.unpack(index.read(OFFSET.size))
                 data.seek(offset)
                 yield row_of(number, data.readline())
 
@@ -271,7 +270,7 @@ def _store(folder: Path, path: Path, mapping: Mapping) -> tuple[str, int, list[Q
                 else:
                     first_line[row.id] = record.line
                     data.write(line)
-                    index.write(_OFFSET.pack(offset))
+                    index.write(OFFSET.pack(offset))
                     version.update(line)
                     offset += len(line)
                     count += 1

@@ -14,6 +14,9 @@ from byok.grading.verdict import Verdict, decided, unscored
 REGEX_TIMEOUT_S = 0.5
 """A pattern that takes longer on an answer leaves it unscored: `(a|aa)+` can take for ever."""
 
+MOST_DIGITS = 4000
+"""A longer run of digits is no number: exact arithmetic on a million of them takes a minute."""
+
 _ARTICLES = regex.compile(r"\b(?:a|an|the)\b")
 # Thousands signs only where they separate thousands; a sign only where nothing stands before that it could subtract from.
 _NUMBER = regex.compile(
@@ -85,6 +88,8 @@ def last_number(text: str) -> Decimal | None:
         return None
     last = found[-1]
     digits = regex.sub(r"[,\u00a0\u202f'’]", "", last["digits"]) + (last["exponent"] or "")
+    if len(digits) > MOST_DIGITS:
+        return None
     try:
         value = Decimal(digits)
     except InvalidOperation:

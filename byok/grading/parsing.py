@@ -14,7 +14,8 @@ from byok.grading.prompts import Mode, values_of, verdict_schema
 from byok.grading.verdict import Verdict
 
 _FENCED = re.compile(r"\A```(?:json)?[ \t]*\n(.*)\n```\Z", re.DOTALL)
-_LINE = re.compile(r"^[ \t]*(?:\*\*)?VERDICT:(?:\*\*)?[ \t]*(.*?)[ \t]*$", re.MULTILINE)
+# What follows is stripped afterwards: a lazy match would take hours over a line of a million spaces.
+_LINE = re.compile(r"^[ \t]*(?:\*\*)?VERDICT:(?:\*\*)?(.*)$", re.MULTILINE)
 
 UNPARSABLE = Verdict("unparsable")
 

@@ -56,6 +56,7 @@ class RunSummary:
         below: Graders under their threshold.
         not_asked: Planned rows that have not ended (of a partial run).
         latency_p50_ms: Median latency of the answers.
+        prompt_tokens: Of requests whose usage is believed, as they are billed; None when there is none.
         provider_usd: Known part of the provider bill; None when nothing of it is known.
         unpriced_charges: Lines of the provider bill whose amount is unknown.
         micro_ecu: The platform's bill.
@@ -109,7 +110,8 @@ SELECT quantile_cont(latency_ms, 0.5), quantile_cont(latency_ms, 0.95)
 FROM v1.samples WHERE org_id = ? AND run_id = ? AND latency_ms IS NOT NULL
 """
 _TOKENS = """
-SELECT CAST(sum(prompt_tokens) AS BIGINT), CAST(sum(completion_tokens) AS BIGINT), count(*)
+SELECT CAST(sum(prompt_tokens) FILTER (WHERE usage_class = 'reported') AS BIGINT),
+    CAST(sum(completion_tokens) FILTER (WHERE usage_class = 'reported') AS BIGINT), count(*)
 FROM v1.attempts WHERE org_id = ? AND run_id = ?
 """
 _COST = """
