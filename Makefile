@@ -26,17 +26,17 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY) ## See the main job: register, probe, evaluate, judge, bill, on simulated endpoints
 	$(BIN)/byok demo
 
-# The report page is tested in a real browser: Debian's chromium, installed where it is missing and may be.
-.PHONY: browser
-browser:
-	@command -v chromium >/dev/null || { \
+# The report page is tested in a real browser, and the control plane on a real PostgreSQL: Debian's, installed where they are missing.
+.PHONY: programs
+programs:
+	@{ command -v chromium && ls /usr/lib/postgresql/*/bin/initdb; } >/dev/null 2>&1 || { \
 		as_root=$$([ "$$(id -u)" -eq 0 ] || echo sudo); \
 		$$as_root apt-get update -qq && \
-		$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium; \
-	} || echo "chromium could not be installed: the tests of the report page will fail until it is"
+		$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium postgresql; \
+	} || echo "chromium or postgresql could not be installed: the tests that need them will fail until they are"
 
 .PHONY: test
-test: $(READY) browser ## Run all tests
+test: $(READY) programs ## Run all tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 .PHONY: lint
@@ -58,6 +58,7 @@ lock: $(READY) ## Resolve the dependencies anew into requirements.lock
 .PHONY: bench
 bench: $(READY) ## Run the benchmarks (results: benchmarks/README.md)
 	$(BIN)/python benchmarks/warehouse.py
+	$(BIN)/python benchmarks/keystore.py
 
 .PHONY: clean
 clean: ## Remove what the other targets made

@@ -7,6 +7,7 @@ of the data alone opens nothing.
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,6 +104,11 @@ class Home:
         return self.root / "keys" / "worker.token"
 
     @property
+    def prefect_login_file(self) -> Path:
+        """The login of the Prefect server that `byok up` runs, as `name:password`."""
+        return self.root / "keys" / "prefect.login"
+
+    @property
     def prefect(self) -> Path:
         return self.root / "prefect"
 
@@ -118,6 +124,12 @@ class Home:
         """
         if not self.initialised:
             raise NotInitialised(f"no installation in {self.root}", hint="run: byok init --org ORG --owner EMAIL")
+        if self.organisation is None:
+            # Without it, the members of every organisation of the control plane would be let in.
+            raise NotInitialised(
+                f"{self.root} does not say which organisation it belongs to",
+                hint="run byok init again with the same organisation and owner",
+            )
         return self
 
 
@@ -127,16 +139,30 @@ def private_dir(path: Path) -> Path:
     return path
 
 
-def write_private(path: Path, text: str) -> None:
-    """Write `text` to `path` so that it is never, not even for a moment, readable by others; atomic."""
+def write_private(path: Path, text: str, *, anew: bool = False) -> None:
+    """Write `text` to `path` so that it is never, not even for a moment, readable by others; atomic.
+
+    Args:
+        path: The file.
+        text: What it holds.
+        anew: Never replace a file that is there.
+
+    Raises:
+        FileExistsError: It is there, and must not be replaced.
+    """
     private_dir(path.parent)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(part, path)
+    handle, part = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)  # mode 0600
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        if anew:
+            os.link(part, path)
+        else:
+            os.replace(part, path)
+    finally:
+        Path(part).unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)  # the name too must outlive a power cut: a new key-encryption key is used at once

@@ -14,7 +14,7 @@ from byok.access.administration import (
     TokenNotFound,
 )
 from byok.access.audit import AuditEntry, AuditLog, Verified, has_entries
-from byok.access.grants import Action, BadGrant, Granted, GrantRefused, Grants
+from byok.access.grants import Action, BadGrant, Grant, Granted, GrantNotFound, GrantRefused, Grants
 from byok.access.identity import TokenFileExposed, TokenMissing, TokenRejected, actor_from_environment, authenticate
 from byok.access.members import (
     TOKEN_LIFETIME,
@@ -25,6 +25,7 @@ from byok.access.members import (
     check_organisation,
     create_org,
     ensure_service_member,
+    find_org,
     issue_token,
     reissue,
     service_member_id,
@@ -65,6 +66,8 @@ __all__ = [
     "BadOrganisation",
     "BadRole",
     "Created",
+    "Grant",
+    "GrantNotFound",
     "GrantRefused",
     "Granted",
     "Grants",
@@ -90,6 +93,7 @@ __all__ = [
     "create_org",
     "create_signing_key",
     "ensure_service_member",
+    "find_org",
     "has_entries",
     "issue_token",
     "read_signing_key",

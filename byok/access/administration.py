@@ -182,13 +182,16 @@ class Administration:
         """Make a further token: for oneself, or, as an admin, for another member.
 
         Raises:
-            ScopeMissing, MemberNotFound, BadLifetime: Nothing is stored.
+            ScopeMissing, MemberNotFound: Nothing is stored.
+            BadLifetime: Likewise; a token that its own holder makes does not outlive the one that it is made with.
         """
         email = email or actor.email
-        if email != actor.email:
+        if email != actor.email or actor.kind == "service":
             require(actor, ORG_ADMIN, "token.issue")
         _check_lifetime(lifetime)
         with self._audit.act(actor, "token.issue", email, name=name) as connection:
+            if ORG_ADMIN not in actor.scopes:
+                _keep_within(connection, actor, lifetime)
             return _issue(connection, _member(connection, actor, email).id, email, name, lifetime)
 
     def tokens(self, actor: Actor) -> list[Token]:
@@ -212,7 +215,7 @@ class Administration:
             connection.execute(update(token).where(token.c.id == token_id, token.c.revoked_at.is_(None)).values(revoked_at=utcnow()))
 
     def rotate(self, actor: Actor, token_id: str | None, *, grace: timedelta = TOKEN_GRACE) -> Issued:
-        """Replace a token; the old one goes on working until the grace ends.
+        """Replace a token by one of the same lifetime; the old one goes on working until the grace ends.
 
         Args:
             actor: Its owner, or an admin.
@@ -220,17 +223,20 @@ class Administration:
             grace: 0 ends the old one at once.
 
         Raises:
-            ScopeMissing, TokenNotFound, BadLifetime: Nothing is changed.
+            ScopeMissing, BadLifetime: Nothing is changed.
+            TokenNotFound: Likewise; one that has expired or been revoked is not brought back.
         """
         token_id = token_id or actor.token_id or ""
         owner = self._owner(actor, token_id, "token.rotate")
         if not timedelta(0) <= grace <= timedelta(days=7):
             raise BadLifetime("the grace of a token lies between 0 and 7 days", hint="for example --grace 24h")
         with self._audit.act(actor, "token.rotate", token_id, member=owner.email, grace_s=int(grace.total_seconds())) as connection:
-            old = connection.execute(select(token).where(token.c.id == token_id)).one()
-            ends = min(old.expires_at, utcnow() + grace)
+            old, now = connection.execute(select(token).where(token.c.id == token_id)).one(), utcnow()
+            if old.revoked_at is not None or old.expires_at <= now:
+                raise TokenNotFound("this token does not work any more", hint="make a new one: byok token issue")
+            ends = min(old.expires_at, now + grace)
             connection.execute(update(token).where(token.c.id == token_id).values(expires_at=ends))
-            made = _issue(connection, owner.id, owner.email, old.name)
+            made = _issue(connection, owner.id, owner.email, old.name, old.expires_at - old.created_at)
         return Issued(made.id, made.email, made.expires_at, made.text, ends)
 
     def _owner(self, actor: Actor, token_id: str, action: str) -> Row[Any]:
@@ -257,6 +263,14 @@ def _check_role(role: str) -> None:
 def _check_lifetime(lifetime: timedelta) -> None:
     if not timedelta(minutes=1) <= lifetime <= LONGEST_TOKEN:
         raise BadLifetime("a token lives between a minute and 365 days", hint="for example --expires 90d")
+
+
+def _keep_within(connection: Connection, actor: Actor, lifetime: timedelta) -> None:
+    ends = connection.execute(select(token.c.expires_at).where(token.c.id == actor.token_id)).scalar()
+    if ends is None or utcnow() + lifetime > ends:
+        raise BadLifetime(
+            "a token does not outlive the one that it is made with", hint="choose a shorter --expires, or rotate yours: byok token rotate"
+        )
 
 
 def _member(connection: Connection, actor: Actor, email: str) -> Row[Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import hmac
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from byok.access.scopes import Actor
 
 _FIRST = "0" * 64
+
+_log = logging.getLogger(__name__)
 
 
 class AuditHeadsUnreadable(OutsideError):
@@ -84,10 +87,10 @@ class Verified:
     reason: str | None = None
 
 
-def has_entries(control: ControlPlane) -> bool:
-    """Whether anything has been recorded yet."""
+def has_entries(control: ControlPlane, chain: str) -> bool:
+    """Whether anything has been recorded in a chain yet."""
     with control.read() as connection:
-        return connection.execute(select(audit.c.seq).limit(1)).first() is not None
+        return connection.execute(select(audit.c.seq).where(audit.c.chain == chain).limit(1)).first() is not None
 
 
 class AuditLog:
@@ -117,7 +120,7 @@ class AuditLog:
             target: To what.
             **detail: Plain values. Never a secret.
         """
-        with self._control.write() as connection:
+        with self._control.write(queue=actor.org_id) as connection:
             yield connection
             head = self._append(connection, actor.org_id, actor.member_id, actor.email, action, target, "done", detail)
         self._remember(actor.org_id, head)
@@ -145,7 +148,7 @@ class AuditLog:
             **detail: Plain values. Never a secret.
         """
         chain = chain or self.installation
-        with self._control.write() as connection:
+        with self._control.write(queue=chain) as connection:
             head = self._append(connection, chain, member_id, actor, action, target, outcome, detail)
         self._remember(chain, head)
 
@@ -190,9 +193,8 @@ class AuditLog:
         outcome: str,
         detail: Mapping[str, Any],
     ) -> tuple[int, str]:
-        # FOR UPDATE makes writers queue on PostgreSQL; SQLite has one writer anyway.
         last = connection.execute(
-            select(audit.c.seq, audit.c.mac).where(audit.c.chain == chain).order_by(audit.c.seq.desc()).limit(1).with_for_update()
+            select(audit.c.seq, audit.c.mac).where(audit.c.chain == chain).order_by(audit.c.seq.desc()).limit(1)
         ).first()
         entry = AuditEntry(
             chain=chain,
@@ -218,6 +220,11 @@ class AuditLog:
         ]
         return hmac.new(self._key, orjson.dumps(told), sha256).hexdigest()
 
+    def _holds(self, chain: str, head: tuple[int, str]) -> bool:
+        with self._control.read() as connection:
+            found = connection.execute(select(audit.c.mac).where(audit.c.chain == chain, audit.c.seq == head[0])).scalar()
+        return found == head[1]
+
     def _read_heads(self) -> dict[str, tuple[int, str]]:
         try:
             return {chain: (int(seq), str(mac)) for chain, (seq, mac) in orjson.loads(self._heads.read_bytes()).items()}
@@ -229,13 +236,21 @@ class AuditLog:
             ) from None
 
     def _remember(self, chain: str, head: tuple[int, str]) -> None:
+        try:
+            self._keep_head(chain, head)
+        except (OSError, AuditHeadsUnreadable) as error:
+            # The act is committed, and must not look as if it had failed; `verify` says that the file is damaged.
+            _log.warning("the head of the audit log was not kept in %s: %s", self._heads, type(error).__name__)
+
+    def _keep_head(self, chain: str, head: tuple[int, str]) -> None:
         private_dir(self._heads.parent)
         lock = os.open(self._heads.with_suffix(".lock"), os.O_CREAT | os.O_RDWR, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             heads = self._read_heads()
-            # Two writers may arrive here in the other order than they committed.
-            if head[0] > heads.get(chain, (0, ""))[0]:
+            seen = heads.get(chain)
+            # Two writers may arrive here in the other order than they committed. A head that the chain has lost stays: it is the proof.
+            if seen is None or (head[0] > seen[0] and self._holds(chain, seen)):
                 write_private(self._heads, orjson.dumps(heads | {chain: head}).decode())
         finally:
             os.close(lock)

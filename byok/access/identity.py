@@ -54,6 +54,8 @@ def authenticate(control: ControlPlane, text: str, audit: AuditLog | None = None
     """
     public = public_id(text)
     if public is None:
+        # Not the text: people paste other secrets into the wrong place.
+        _refused(audit, "malformed", "")
         raise TokenRejected("the token is mistyped or cut", hint="copy the whole token, from byok_ on")
     with control.read() as connection:
         found = connection.execute(
@@ -113,7 +115,9 @@ def actor_from_environment(control: ControlPlane, home: Home, audit: AuditLog | 
             mode = stat.S_IMODE(path.stat().st_mode)
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
+            _refused(audit, "missing", "")
             raise TokenMissing(f"no member token: BYOK_TOKEN is not set and {path} cannot be read", hint="set BYOK_TOKEN") from None
         if mode & 0o077:
+            _refused(audit, "exposed", "")
             raise TokenFileExposed(f"{path} can be read by others (mode {mode:o})", hint=f"chmod 600 {path}, then replace the token")
     return authenticate(control, text.strip(), audit, organisation=home.organisation)

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import Connection, select
+from sqlalchemy.exc import IntegrityError
 
+from byok.access.audit import AuditLog
+from byok.access.scopes import ROLES, Actor
 from byok.access.tokens import NewToken, new_token
 from byok.clock import utcnow
 from byok.control import ControlPlane
@@ -67,27 +70,42 @@ def check_organisation(slug: str, owner_email: str) -> None:
     check_email(owner_email)
 
 
-def create_org(control: ControlPlane, slug: str, owner_email: str) -> Created:
+def find_org(control: ControlPlane, slug: str) -> str | None:
+    """The id of an organisation, or None."""
+    with control.read() as connection:
+        return connection.execute(select(org.c.id).where(org.c.slug == slug)).scalar()
+
+
+def create_org(control: ControlPlane, slug: str, owner_email: str, audit: AuditLog) -> Created:
     """Make an organisation with its owner, who is its admin; the same call again changes nothing.
 
     Raises:
         BadOrganisation: The slug or the address cannot be used.
-        OrganisationExists: It is there, with another owner.
+        OrganisationExists: It is there, with another owner, or was made by somebody else at this moment.
     """
     check_organisation(slug, owner_email)
-    with control.write() as connection:
-        known = connection.execute(select(org.c.id).where(org.c.slug == slug)).first()
-        if known is None:
-            org_id = new_id()
+    org_id = find_org(control, slug)
+    if org_id is None:
+        return _new_org(slug, owner_email, audit)
+    with control.read() as connection:
+        mine = (member.c.org_id == org_id, member.c.email == owner_email, member.c.role == "admin")
+        owner = connection.execute(select(member.c.id).where(*mine)).scalar()
+    if owner is None:
+        raise OrganisationExists(f"{owner_email} is not an owner of {slug!r}", hint="give the address that it was made with", org=slug)
+    return Created(org_id, owner, None)
+
+
+def _new_org(slug: str, owner_email: str, audit: AuditLog) -> Created:
+    org_id, member_id = new_id(), new_id()
+    owner = Actor(org_id, slug, member_id, owner_email, "person", "admin", ROLES["admin"])
+    try:
+        with audit.act(owner, "org.create", slug) as connection:
             connection.execute(org.insert().values(id=org_id, slug=slug, created_at=utcnow()))
-            member_id = insert_member(connection, org_id, owner_email, kind="person", role="admin")
+            insert_member(connection, org_id, owner_email, kind="person", role="admin", member_id=member_id)
             return Created(org_id, member_id, issue_token(connection, member_id, name="owner").text)
-        owner = connection.execute(
-            select(member.c.id).where(member.c.org_id == known.id, member.c.email == owner_email, member.c.role == "admin")
-        ).scalar()
-        if owner is None:
-            raise OrganisationExists(f"{owner_email} is not an owner of {slug!r}", hint="give the address that it was made with", org=slug)
-        return Created(known.id, owner, None)
+    except IntegrityError:
+        pass
+    raise OrganisationExists(f"{slug!r} was made by somebody else at this moment", hint="run the command again", org=slug)
 
 
 def check_belongs(home: Home, control: ControlPlane, slug: str) -> None:
@@ -136,9 +154,9 @@ def service_member_id(control: ControlPlane, org_id: str, name: str) -> str | No
         ).scalar()
 
 
-def insert_member(connection: Connection, org_id: str, email: str, *, kind: str, role: str) -> str:
+def insert_member(connection: Connection, org_id: str, email: str, *, kind: str, role: str, member_id: str | None = None) -> str:
     """Store a member; return its id."""
-    member_id = new_id()
+    member_id = member_id or new_id()
     connection.execute(
         member.insert().values(id=member_id, org_id=org_id, email=email, kind=kind, role=role, active=True, created_at=utcnow())
     )

@@ -34,7 +34,10 @@ def create_signing_key(path: Path) -> bool:
     """
     if path.exists():
         return False
-    write_private(path, base64.b64encode(secrets.token_bytes(32)).decode() + "\n")
+    try:
+        write_private(path, base64.b64encode(secrets.token_bytes(32)).decode() + "\n", anew=True)
+    except FileExistsError:
+        return False  # another `byok init` was faster
     return True
 
 

@@ -61,12 +61,15 @@ def examine(home: Home) -> Iterator[Check]:
     if not home.initialised:
         return
     yield _private("home folder", home.root)
-    yield _private("key-encryption key", home.kek_file)
+    if not os.environ.get("BYOK_VAULT_ADDR"):
+        yield _private("key-encryption key", home.kek_file)
+    yield _private("signing key", home.signing_key_file)
     yield _room(home)
     yield _guarded("control plane", lambda: _control(home))
     yield _guarded("member token", lambda: _token(home))
     yield _guarded("worker token", lambda: _worker(home))
     yield _guarded("key store", lambda: _keystore(home))
+    yield _guarded("audit log", lambda: _audit(home))
     yield _guarded("warehouse", lambda: _warehouse(home))
     yield _rejected(home)
     yield _guarded("endpoint allow-list", _allowed)
@@ -155,6 +158,8 @@ def _keystore(home: Home) -> str:
     from byok.keystore import SealContext, open_keystore
 
     store = open_keystore(home)
+    if store.name == "transit":
+        return _vault(home)
     context = SealContext(org_id=new_id(), model_id=new_id(), key_version=1, origin="https://doctor.invalid:443")
     sealed = store.seal("doctor", context)
     if store.open(sealed, context) != "doctor":
@@ -162,6 +167,39 @@ def _keystore(home: Home) -> str:
 
         raise SecretIntegrity("a sealed text did not come back", hint="restore the key-encryption key from a backup")
     return f"{store.name} store seals and opens"
+
+
+def _vault(home: Home) -> str:
+    from byok.app import open_services
+    from byok.cli.vault import examine_keystore
+    from byok.errors import OutsideError
+
+    services = open_services(home)
+    try:
+        told = examine_keystore(services)
+    finally:
+        services.control.close()
+    if not told["ok"]:
+        raise OutsideError(str(told["error"]), hint="see: byok vault status")
+    roles = ", ".join(f"{role} {state}" for role, state in told.get("roles", {}).items())
+    return f"Vault {told.get('version')} at {told['address']} is {told['state']}; {roles}"
+
+
+def _audit(home: Home) -> str:
+    from byok.access import actor_from_environment
+    from byok.app import open_audit
+    from byok.control import open_control
+    from byok.errors import OutsideError
+
+    control = open_control(home.database_url)
+    try:
+        audit = open_audit(home, control)
+        found = audit.verify(actor_from_environment(control, home).org_id)
+    finally:
+        control.close()
+    if found.bad_seq is not None:
+        raise OutsideError(f"entry {found.bad_seq} is {found.reason}", hint="see: byok audit verify; compare with a backup")
+    return f"whole, {found.entries} entries"
 
 
 def _warehouse(home: Home) -> str:

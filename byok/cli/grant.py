@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from cyclopts import App
+from rich.console import Console
 
-from byok.access import Action
+from byok.access import Action, Grant
 from byok.app import open_services
-from byok.cli.output import Json, emit, note
+from byok.cli.output import Json, emit, note, table
 from byok.clock import parse_duration
 from byok.endpoint import EgressPolicy
 
@@ -36,6 +37,41 @@ def rotate(model: str, /, *, expires: str = "1h", json: Json = False) -> None:
         json: Print JSON of a stable shape instead of text.
     """
     _make("rotate", model, None, expires, json=json)
+
+
+@app.command(name="list")
+def list_(*, json: Json = False) -> None:
+    """List grants: yours, or, for an admin, all of the organisation. What a grant reads is never shown again.
+
+    Args:
+        json: Print JSON of a stable shape instead of a table.
+    """
+    services = open_services()
+    grants = services.grants.list(services.actor)
+
+    def draw(out: Console) -> None:
+        columns = ("id", "member", "action", "model", "origin", "state", "ends")
+        out.print(table(columns, [(g.id, g.email, g.action, g.model_key, g.origin, g.state, g.expires_at) for g in grants]))
+
+    emit({"grants": [_told(grant) for grant in grants]}, json=json, human=draw)
+
+
+@app.command
+def revoke(grant_id: str, /, *, json: Json = False) -> None:
+    """End a grant that is not used yet.
+
+    Args:
+        grant_id: Id of the grant (byok grant list).
+        json: Print JSON of a stable shape instead of text.
+    """
+    services = open_services()
+    services.grants.revoke(services.actor, grant_id)
+    emit({"grant": {"id": grant_id, "state": "revoked"}}, json=json, human=lambda out: print(f"grant {grant_id} is revoked"))
+
+
+def _told(grant: Grant) -> dict[str, object]:
+    names = ("id", "email", "action", "model_key", "origin", "state", "created_at", "expires_at", "used_at", "revoked_at")
+    return {name: getattr(grant, name) for name in names}
 
 
 def _make(action: Action, model: str, origin: str | None, expires: str, *, json: bool) -> None:

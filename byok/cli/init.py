@@ -10,6 +10,8 @@ from byok.home import Home, private_dir, write_private
 WORKER = "worker"
 """Name of the service member that `byok up` starts workers as."""
 
+_BRING_KEYS = "to use it from here too, bring its signing key (BYOK_SIGNING_KEY_FILE), and its Vault settings or key file (BYOK_KEK_FILE)"
+
 
 @dataclass(frozen=True)
 class Initialised:
@@ -62,14 +64,17 @@ def initialise(home: Home, org: str, owner: str) -> Initialised:
 
     Raises:
         BadOrganisation: The name or the address cannot be used; nothing is made.
-        OrganisationExists: The installation is another organisation's, or the organisation is another owner's.
+        OrganisationExists: The installation is another organisation's, the organisation is another owner's, or it was made from another
+            home and this one does not have its signing key.
     """
     from byok.access import (
+        OrganisationExists,
         check_belongs,
         check_organisation,
         create_org,
         create_signing_key,
         ensure_service_member,
+        find_org,
         has_entries,
         reissue,
         service_member_id,
@@ -87,21 +92,30 @@ def initialise(home: Home, org: str, owner: str) -> Initialised:
     control = open_control(home.database_url)
     try:
         check_belongs(home, control, org)
-        created = create_org(control, org, owner)
-        if not complete:
+        known = find_org(control, org)
+        # The keys come before the organisation, so a home without them is another one's, not an interrupted one. An installation that was
+        # made before there was an audit log gets its signing key now; a lost key is never replaced silently.
+        if known is None or (complete and not has_entries(control, known)):
+            create_signing_key(home.signing_key_file)
+        if known is None:
             create_kek(home)
-        # An installation that was made before there was an audit log gets its key now; a lost key is never replaced silently.
-        if (not complete or not has_entries(control)) and create_signing_key(home.signing_key_file):
-            open_audit(home, control).record("done", "org.create", org, chain=created.org_id, member_id=created.member_id, actor=owner)
+        if known is not None and not complete and not home.signing_key_file.exists():
+            raise OrganisationExists(f"the organisation {org!r} was made from another home", hint=_BRING_KEYS, org=org)
+        audit = open_audit(home, control)
+        if known is not None and not complete and audit.verify(known).bad_seq is not None:
+            raise OrganisationExists(f"the signing key here is not that of the organisation {org!r}", hint=_BRING_KEYS, org=org)
+        created = create_org(control, org, owner, audit)
         token = created.token
         if token is None and not complete and not home.token_file.exists():
-            # Interrupted after the organisation was made and before its token was kept.
+            # Interrupted after the organisation was made and before its token was kept; or a second machine of it.
+            audit.record("done", "token.reissue", owner, chain=created.org_id, actor="byok init")
             token = reissue(control, created.member_id)
         if token is not None:
             write_private(home.token_file, token + "\n")
         worker = ensure_service_member(control, created.org_id, WORKER)
         if worker is None and not home.worker_token_file.exists():
             member_id = service_member_id(control, created.org_id, WORKER)
+            audit.record("done", "token.reissue", WORKER, chain=created.org_id, actor="byok init")
             worker = None if member_id is None else reissue(control, member_id)
         if worker is not None:
             write_private(home.worker_token_file, worker + "\n")

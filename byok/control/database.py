@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, make_url, text
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from byok.errors import InputError, OutsideError
 from byok.home import private_dir
@@ -49,19 +50,37 @@ class ControlPlane:
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
-        """A connection in a transaction that commits at the end; on SQLite it takes the write lock at once."""
+    def write(self, queue: str | None = None) -> Iterator[Connection]:
+        """A connection in a transaction that commits at the end.
+
+        On SQLite it takes the one write lock at once. On PostgreSQL, transactions of the same queue follow each other, so that what one
+        reads before it writes (the last entry of a chain, the last admin) stays true until it has written.
+
+        Args:
+            queue: Name of the queue; without one, only the rows that are written are locked.
+        """
         with self.engine.connect().execution_options(byok_write=True) as connection, connection.begin():
+            if queue is not None and self.engine.dialect.name == "postgresql":
+                connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:queue, 0))"), {"queue": queue})
             yield connection
 
-    def compact(self) -> None:
-        """On SQLite, let go of the pages and the log that may still hold what was overwritten; elsewhere the server's own work."""
-        if self.engine.dialect.name == "sqlite":
-            with self.engine.connect() as connection:
-                connection.exec_driver_sql("COMMIT")
+    def compact(self) -> bool:
+        """On SQLite, let go of the pages and the log that may still hold what was overwritten; elsewhere the server's own work.
+
+        Returns:
+            Whether it could; not while other processes use the file.
+        """
+        if self.engine.dialect.name != "sqlite":
+            return True
+        with self.engine.connect() as connection:
+            connection.exec_driver_sql("COMMIT")
+            try:
                 connection.exec_driver_sql("VACUUM")
-                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-                connection.exec_driver_sql("BEGIN")
+                busy, *_ = connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)").one()
+            except OperationalError:
+                busy = 1
+            connection.exec_driver_sql("BEGIN")
+        return not busy
 
     def close(self) -> None:
         """Close all connections."""
@@ -140,7 +159,7 @@ def _engine(url: str) -> Engine:
         ) from None
     if parsed.get_backend_name() != "sqlite":
         try:
-            return create_engine(parsed, pool_pre_ping=True)
+            return create_engine(parsed, pool_pre_ping=True, hide_parameters=True)
         except (SQLAlchemyError, ImportError):
             raise ControlPlaneUnreachable(
                 f"there is no driver for {parsed.drivername}", hint="install it, for example psycopg for postgresql+psycopg://"
@@ -148,9 +167,11 @@ def _engine(url: str) -> Engine:
     if parsed.database:
         path = Path(parsed.database)
         private_dir(path.parent)
-        # Made here, so that it never exists with wider permissions; SQLite gives its side files the same mode.
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-    engine = create_engine(parsed)
+        # Made here, so that it never exists with wider permissions; SQLite gives its side files the same mode. A file that is there is not
+        # even opened: to close it would drop the locks of this process's other connections (POSIX), and others would clear away their log.
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    engine = create_engine(parsed, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _record: object) -> None:

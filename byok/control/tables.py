@@ -117,12 +117,14 @@ grant = Table(
     _id(),
     _org(),
     Column("member_id", String(36), ForeignKey("member.id"), nullable=False),
+    Column("token_id", String(22), ForeignKey("token.id")),  # the token that it was made with: revoked, it takes the grant along
     Column("action", String(32), nullable=False),
     Column("model_key", String(64), nullable=False),
     Column("origin", Text, nullable=False),
     Column("created_at", Utc, nullable=False),
     Column("expires_at", Utc, nullable=False),
     Column("used_at", Utc),
+    Column("revoked_at", Utc),
 )
 
 model = Table(

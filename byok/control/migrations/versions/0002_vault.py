@@ -30,14 +30,17 @@ def upgrade() -> None:
         sa.Column("id", sa.String(length=36), nullable=False),
         sa.Column("org_id", sa.String(length=36), nullable=False),
         sa.Column("member_id", sa.String(length=36), nullable=False),
+        sa.Column("token_id", sa.String(length=22), nullable=True),
         sa.Column("action", sa.String(length=32), nullable=False),
         sa.Column("model_key", sa.String(length=64), nullable=False),
         sa.Column("origin", sa.Text(), nullable=False),
         sa.Column("created_at", Utc(length=32), nullable=False),
         sa.Column("expires_at", Utc(length=32), nullable=False),
         sa.Column("used_at", Utc(length=32), nullable=True),
+        sa.Column("revoked_at", Utc(length=32), nullable=True),
         sa.ForeignKeyConstraint(["member_id"], ["member.id"], name=op.f("fk_access_grant_member_id")),
         sa.ForeignKeyConstraint(["org_id"], ["org.id"], name=op.f("fk_access_grant_org_id")),
+        sa.ForeignKeyConstraint(["token_id"], ["token.id"], name=op.f("fk_access_grant_token_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_access_grant")),
     )
     op.create_table(
