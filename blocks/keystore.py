@@ -16,7 +16,8 @@ class KeyStore(Block):
     """Which key store the tasks of a worker use: the embedded one, or Vault's transit engine.
 
     The block says where Vault is. As whom a worker comes stands in files beside that worker: the block holds no token and no
-    secret id, because whoever reaches Prefect's API can read every block.
+    secret id, because whoever reaches Prefect's API can read every block. And because they can change it too, a worker sends its
+    credentials only to the server that these files name.
 
     Example:
         Look at what workers with `BYOK_KEYSTORE_BLOCK=BLOCK_NAME` use:
@@ -58,10 +59,11 @@ class KeyStore(Block):
         if self.store == "local":
             return None
         return VaultSettings(
-            address=(self.address or "").rstrip("/"),
-            mount=self.mount,
-            auth_mount=self.auth_mount,
-            namespace=self.namespace,
-            ca_file=Path(self.ca_file) if self.ca_file else None,
-            credentials=Path(self.credentials) if self.credentials else home.vault_credentials,
+            address=(self.address or "").strip().rstrip("/"),
+            mount=(self.mount or "transit").strip("/"),
+            auth_mount=(self.auth_mount or "approle").strip("/"),
+            namespace=self.namespace or None,
+            ca_file=Path(self.ca_file).expanduser() if self.ca_file else None,
+            credentials=Path(self.credentials).expanduser() if self.credentials else home.vault_credentials,
+            bound=True,
         )

@@ -63,6 +63,7 @@ def open_services(home: Home | None = None, vault: VaultSettings | None = None) 
     keystore = open_keystore(home, vault)
     warehouse = Warehouse(home.warehouse, home.spool)
     registry = Registry(control, keystore, warehouse, audit)
+    registry.sweep(actor.org_id)
     grants = Grants(control, audit, read_signing_key(home.signing_key_file, "grant-v1"))
     return Services(
         home=home,

@@ -19,4 +19,4 @@ def rotate_transit(rotate: bool = True) -> State[Any]:
         rotate: Make a new version (at most one in 20 hours); without it, only what an older version sealed is rewrapped.
     """
     done = rewrap(rotate)
-    return Completed(message=f"{done.secrets} keys are sealed with version {done.version}; {done.rewrapped} were rewrapped")
+    return Completed(message=f"{done.secrets} key(s) sealed with version {done.version}, {done.rewrapped} of them rewrapped")

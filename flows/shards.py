@@ -26,19 +26,27 @@ class Stage:
 async def side_by_side(shards: Iterable[Awaitable[ShardReport]]) -> Stage:
     """Await all shards, at most `AT_ONCE` at a time.
 
+    Once one has failed, no further one starts: a key store that is away would let each of them wait in vain.
+
+    Args:
+        shards: Read only as fast as they are worked off.
+
     Raises:
-        Exception: The first error of any shard, after all the others have ended.
+        Exception: The first error of any shard, after those under way have ended.
     """
-    slots = asyncio.Semaphore(AT_ONCE)
-
-    async def one(shard: Awaitable[ShardReport]) -> ShardReport:
-        async with slots:
-            return await shard
-
-    outcomes = await asyncio.gather(*(one(shard) for shard in shards), return_exceptions=True)
+    source = iter(shards)
     reports: list[ShardReport] = []
-    for outcome in outcomes:
-        if isinstance(outcome, BaseException):
-            raise outcome
-        reports.append(outcome)
+    failed: list[BaseException] = []
+
+    async def work() -> None:
+        while not failed and (shard := next(source, None)) is not None:
+            try:
+                reports.append(await shard)
+            except BaseException as error:
+                failed.append(error)
+                raise
+
+    await asyncio.gather(*(work() for _ in range(AT_ONCE)), return_exceptions=True)
+    if failed:
+        raise failed[0]
     return Stage(reports)

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
+from byok.access import RUNS_WRITE, require
 from byok.app import Services, open_services
 from byok.cli.output import Json, emit
 from byok.cli.processes import FlowProcess, FlowProcessFailed
@@ -52,6 +53,7 @@ def evaluate(
     system: str | None = None,
     min_score: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     max_failure_rate: float = 0.1,
+    shard_size: int = 500,
     yes: Annotated[bool, Parameter(negative="")] = False,
     json: Json = False,
 ) -> int:
@@ -73,6 +75,7 @@ def evaluate(
         system: System prompt, sent before each row.
         min_score: Threshold GRADER=SCORE, may be given again; below it the command leaves with 1.
         max_failure_rate: Share of failed rows above which the run is invalid.
+        shard_size: Rows that one task run answers, with the key opened once.
         yes: Do not ask before starting.
         json: Print JSON of a stable shape instead of a table.
     """
@@ -90,6 +93,7 @@ def evaluate(
         system=system,
         min_scores=dict(_threshold(text) for text in min_score),
         max_failure_rate=max_failure_rate,
+        shard_size=shard_size,
     )
     rows = _check_names(services, request)
     if not (yes or json) and sys.stdin.isatty() and not _confirmed(request, rows):
@@ -128,7 +132,8 @@ def _no_name() -> str:
 
 
 def _check_names(services: Services, request: EvaluationRequest) -> int:
-    """Fail on a wrong name at once, before Prefect starts; return how many rows will be answered."""
+    """Fail on a missing scope or a wrong name at once, before Prefect starts; return how many rows will be answered."""
+    require(services.actor, RUNS_WRITE, "run.start")
     services.registry.get(services.actor, request.model)
     rows = services.datasets.get(services.actor, request.dataset).rows
     for spec in request.graders:

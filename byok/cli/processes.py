@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -28,7 +29,8 @@ class FlowProcessFailed(OutsideError):
 def prefect_environment(home: Home) -> dict[str, str]:
     """The environment for every Prefect process of this installation.
 
-    State stays under `BYOK_HOME`; nothing is reported to anyone; a server that `byok up` started is used when there is one.
+    State stays under `BYOK_HOME`; nothing is reported to anyone; a server that `byok up` started is used when there is one. Without a
+    server, Prefect starts one of its own for as long as the process lasts: it takes a login that nobody else knows.
     """
     found = dict(os.environ)
     found |= {
@@ -44,7 +46,26 @@ def prefect_environment(home: Home) -> dict[str, str]:
     standing = read_standing_server(home)
     if standing is not None:
         found.setdefault("PREFECT_API_URL", standing)
+    if standing is not None and found["PREFECT_API_URL"] == standing:
+        login = read_login(home)
+        if login is not None:
+            found["PREFECT_API_AUTH_STRING"] = login
+    elif "PREFECT_API_URL" not in found:
+        found["PREFECT_API_AUTH_STRING"] = found["PREFECT_SERVER_API_AUTH_STRING"] = new_login()
     return found
+
+
+def new_login() -> str:
+    """A login for a Prefect server: Prefect knows one for all."""
+    return f"byok:{secrets.token_urlsafe(24)}"
+
+
+def read_login(home: Home) -> str | None:
+    """The login of the server that `byok up` runs, or None."""
+    try:
+        return home.prefect_login_file.read_text(encoding="ascii").strip() or None
+    except OSError:
+        return None
 
 
 def standing_file(home: Home) -> Path:

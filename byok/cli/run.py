@@ -14,6 +14,7 @@ from byok.cli.output import Json, emit, note, table
 from byok.money import ecu, plain
 from byok.reporting import RunSummary, find_run, run_summary
 from byok.runs import open_run
+from byok.text import visible
 
 app = App(name="run", help="List runs, show one, or go on with one that was stopped.")
 
@@ -141,7 +142,7 @@ def draw_summary(out: Console, run: RunSummary) -> None:
     if run.below:
         facts.append(("below threshold", ", ".join(run.below)))
     for name, value in facts:
-        out.print(f"{name + ':':<19}{value}", soft_wrap=True)
+        out.print(f"{name + ':':<19}{visible(value)}", soft_wrap=True)
     out.print()
 
 

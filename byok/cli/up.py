@@ -16,7 +16,7 @@ from pathlib import Path
 import orjson
 
 from byok.cli.output import Json, note, to_json
-from byok.cli.processes import prefect_environment, read_standing_server, standing_file, stop_process
+from byok.cli.processes import new_login, prefect_environment, read_login, read_standing_server, standing_file, stop_process
 from byok.errors import InputError, OutsideError
 from byok.home import Home, private_dir, write_private
 from byok.resources import shipped
@@ -50,7 +50,8 @@ class ServerFailed(OutsideError):
 def up(*, port: int = 4200, json: Json = False) -> int:
     """Start Prefect server, work pool, worker and deployments on this machine; Ctrl-C stops them all.
 
-    The server listens on loopback only. The worker acts as the installation's own service member.
+    The server listens on loopback only, and takes the login that stands in keys/prefect.login in the home: whoever has it can run code as
+    the worker. The worker acts as the installation's own service member.
 
     Args:
         port: Port of the server and its UI; 0 takes a free one.
@@ -72,10 +73,10 @@ def up(*, port: int = 4200, json: Json = False) -> int:
     try:
         stack.start(lambda: stopped)
         if not stopped:
-            told = {"ui": stack.ui, "api_url": stack.api_url, "pool": POOL, "deployments": DEPLOYMENTS}
-            print(
-                to_json({"up": told}) if json else f"UI:          {stack.ui}\nAPI:         {stack.api_url}\nwork pool:   {POOL}", flush=True
-            )
+            login_file = str(home.prefect_login_file)
+            told = {"ui": stack.ui, "api_url": stack.api_url, "pool": POOL, "login_file": login_file, "deployments": DEPLOYMENTS}
+            text = f"UI:          {stack.ui}\nAPI:         {stack.api_url}\nlogin:       kept in {login_file}\nwork pool:   {POOL}"
+            print(to_json({"up": told}) if json else text, flush=True)
             if not json:
                 note("start a run from the UI: Deployments > evaluate/ad-hoc > Run. Ctrl-C stops everything.")
         while not stopped:
@@ -107,7 +108,11 @@ class _Stack:
         self.api_url = f"{self.ui}/api"
         self.port = port
         self.children: list[tuple[str, subprocess.Popen[bytes]]] = []
+        if read_login(home) is None:
+            write_private(home.prefect_login_file, new_login() + "\n")
+        login = read_login(home) or ""
         self.environment = prefect_environment(home) | {
+            "PREFECT_API_AUTH_STRING": login,
             "PREFECT_API_URL": self.api_url,
             "PREFECT_UI_API_URL": self.api_url,
             "PREFECT_WORKER_QUERY_SECONDS": "2",
@@ -116,11 +121,15 @@ class _Stack:
         }
         # The worker is a service member of its own: the token of whoever typed `byok up` must not reach it.
         self.environment.pop("BYOK_TOKEN", None)
+        self.environment.pop("PREFECT_SERVER_API_AUTH_STRING", None)
         private_dir(home.root / "logs")
 
     def start(self, stopped: Callable[[], bool]) -> None:
-        # The server opens no key: it gets nothing of what opens them.
-        bare = {name: value for name, value in self.environment.items() if not name.startswith(("BYOK_VAULT_", "BYOK_TOKEN", "BYOK_KEK"))}
+        # The server opens no key and reads no data of ours: it gets nothing of byok's.
+        bare = {name: value for name, value in self.environment.items() if not name.startswith("BYOK_") or name == "BYOK_HOME"}
+        bare["PREFECT_SERVER_API_AUTH_STRING"] = self.environment["PREFECT_API_AUTH_STRING"]
+        # Without this, the scripts of any web page that the person visits may talk to it.
+        bare["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] = self.ui
         self._spawn("server", "server", "start", "--host", "127.0.0.1", "--port", str(self.port), environment=bare)
         self._wait_healthy(stopped)
         if stopped():

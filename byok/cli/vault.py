@@ -149,9 +149,7 @@ def rewrap(*, rotate: bool = True, json: Json = False) -> None:
     with _bar("rewrapping", quiet=json) as progress:
         done = rewrapper.run(services.actor, rotate=rotate, progress=progress)
     told = {"rotated": done.rotated, "key_version": done.version, "rewrapped": done.rewrapped, "keys": done.secrets}
-    text = (
-        f"{done.secrets} keys are sealed with version {done.version}; {done.rewrapped} were rewrapped; older versions open nothing any more"
-    )
+    text = f"{done.secrets} key(s) sealed with version {done.version}, {done.rewrapped} of them rewrapped; older versions open nothing"
     emit({"rewrap": told}, json=json, human=lambda out: print(text))
 
 
@@ -176,11 +174,13 @@ def migrate(*, to: Literal["transit", "local"], json: Json = False) -> None:
     with _bar("moving keys", quiet=json) as progress:
         done = Migration(services.control, source, target, services.audit).run(services.actor, progress=progress)
     after = "keep BYOK_VAULT_ADDR set" if to == "transit" else "unset BYOK_VAULT_ADDR"
-    emit(
-        {"migrate": {"to": done.to, "moved": done.moved, "keys": done.keys}},
-        json=json,
-        human=lambda out: print(f"{done.moved} keys were moved; all {done.keys} are in the store {done.to!r} now: {after}"),
-    )
+
+    def draw(_: Console) -> None:
+        print(f"{done.moved} key(s) moved; all {done.keys} are in the store {done.to!r} now: {after}")
+        if not done.cleaned:
+            note("the control plane is in use: pages that held the old ciphertexts are not given up yet; run this again when it is idle")
+
+    emit({"migrate": {"to": done.to, "moved": done.moved, "keys": done.keys, "cleaned": done.cleaned}}, json=json, human=draw)
 
 
 @app.command

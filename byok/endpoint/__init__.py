@@ -1,7 +1,7 @@
 """Talk to an OpenAI-compatible endpoint: the egress guard, the chat client, its errors, and the probe."""
 
 from byok.endpoint.answers import ChatAnswer, Usage, UsageClass
-from byok.endpoint.client import ChatClient
+from byok.endpoint.client import ChatClient, check_key
 from byok.endpoint.errors import (
     BadRequest,
     ContentFiltered,
@@ -55,6 +55,7 @@ __all__ = [
     "ResponseTruncated",
     "Usage",
     "UsageClass",
+    "check_key",
     "check_resolved",
     "probe",
 ]

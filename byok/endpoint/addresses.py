@@ -9,6 +9,8 @@ from __future__ import annotations
 import ipaddress
 import re
 
+import httpx
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -26,7 +28,11 @@ _PRIVATE: tuple[tuple[str, str], ...] = (
 # Inside private ranges, but a service that hands out credentials: never opened.
 _METADATA: tuple[tuple[str, str], ...] = (
     ("100.100.100.200/32", "cloud metadata"),
-    ("fd00:ec2::254/128", "cloud metadata"),
+    ("fd00:42::42/128", "cloud metadata"),
+    ("fd00:100::100:200/128", "cloud metadata"),
+    ("fd00:a9fe:a9fe::1/128", "cloud metadata"),
+    ("fd00:c1::a9fe:a9fe/128", "cloud metadata"),
+    ("fd00:ec2::/32", "cloud metadata"),
     ("fd20:ce::254/128", "cloud metadata"),
 )
 
@@ -126,6 +132,11 @@ def read_host(text: str) -> str:
             raise ValueError("an address is written as four decimal numbers") from None
     if len(host) > 253 or not all(_LABEL.match(label) for label in labels):
         raise ValueError("not a host name")
+    try:
+        # httpx decodes international names, and fails on one that breaks their rules (IDNA 2008).
+        _ = httpx.URL(f"https://{host}").host
+    except (UnicodeError, httpx.InvalidURL):
+        raise ValueError("an international name that breaks the rules of the xn-- form") from None
     return host
 
 

@@ -34,6 +34,9 @@ from byok.errors import Field
 TOKEN_PARAMETERS = ("max_tokens", "max_completion_tokens")
 """Two names of one thing; an endpoint may take only one of them."""
 
+_SEARCHED = 20_000
+"""Characters of a message that are searched for words: an error inside a 200 may have millions."""
+
 COLD_START_WAIT_S = 15.0
 """Wait while a deployment that was scaled to zero starts, when the server gives none."""
 
@@ -46,7 +49,7 @@ _CONTEXT_WORDS = re.compile(
 )
 _FILTER_CODES = frozenset({"content_filter", "content_policy_violation", "content_filtered", "prompt_blocked", "sensitive_content"})
 _MODEL_CODES = frozenset({"model_not_found", "model_not_available", "model_deprecated", "RESOURCE_DOES_NOT_EXIST", "unknown_model"})
-_NAMED_IN_TEXT = re.compile(r"(?:parameter|argument|field|param)s?\s*[:=]?\s*['\"`(]*([a-z][a-z0-9_.]{1,60})['\"`,)]", re.IGNORECASE)
+_NAMED_IN_TEXT = re.compile(r"(?:parameter|argument|field|param)s?\s*(?:[:=]\s*)?['\"`(]*([a-z][a-z0-9_.]{1,60})['\"`,)]", re.IGNORECASE)
 
 
 def classify(reply: Reply, base: BaseUrl, remote_id: str, redact: Redactor) -> EndpointError:
@@ -63,6 +66,7 @@ class _Case:
             # An error inside a 200 (a gateway that had already answered): the body's own number is the better one.
             self.status = int(self.body.code)
         self.said = excerpt(self.body.message, redact)
+        self.words = self.body.message[:_SEARCHED]
         self.names = {name for name in (self.body.code, self.body.kind) if name}
         self.redact = redact
 
@@ -157,24 +161,24 @@ class _Case:
     def _about_context(self) -> bool:
         if self.names & _CONTEXT_CODES or self.body.parameter in _CONTEXT_PARAMETERS:
             return True
-        return self.status in (400, 403, 422) and bool(_CONTEXT_WORDS.search(self.body.message))
+        return self.status in (400, 403, 422) and bool(_CONTEXT_WORDS.search(self.words))
 
     def _about_model(self) -> bool:
         """A 404 for the model, not for the route: it names the parameter, the id, or "model" in an API's own error shape."""
-        if not self.body.is_json or "Invalid URL" in self.body.message:
+        if not self.body.is_json or "Invalid URL" in self.words:
             return False
-        return self.body.parameter == "model" or self.remote_id in self.body.message or "model" in self.body.message.lower()
+        return self.body.parameter == "model" or self.remote_id in self.words or "model" in self.words.lower()
 
     def _parameter(self) -> str | None:
         if self.body.parameter:
             return self.body.parameter
-        named = next((name for name in ("response_format", *TOKEN_PARAMETERS) if re.search(rf"\b{name}\b", self.body.message)), None)
-        found = _NAMED_IN_TEXT.search(self.body.message)
+        named = next((name for name in ("response_format", *TOKEN_PARAMETERS) if re.search(rf"\b{name}\b", self.words)), None)
+        found = _NAMED_IN_TEXT.search(self.words)
         return named or (found[1] if found else None)
 
     def _instead(self) -> str | None:
         """The other name for the token limit, if the refusal asks for it."""
-        text = f"{self.body.message} {self.body.parameter or ''}"
+        text = f"{self.words} {self.body.parameter or ''}"
         named = [name for name in TOKEN_PARAMETERS if re.search(rf"\b{name}\b", text)]
         if len(named) == 2:
             return next(

@@ -33,7 +33,12 @@ RenewKey = Callable[[int | None], Awaitable[tuple[str, int] | None]]
 """From the version that was refused to another key and its version."""
 
 
-def _check_key(key: str | None) -> None:
+def check_key(key: str | None) -> None:
+    """Refuse a key that no HTTP header can carry.
+
+    Raises:
+        EndpointAuth: It is empty, or has characters other than printable ASCII without spaces. The key is not repeated.
+    """
     if key is not None and not (key and key.isascii() and key.isprintable() and " " not in key):
         raise EndpointAuth(
             "the key is empty or has characters that no HTTP header can carry", hint="give the key alone, without spaces or quotes"
@@ -89,7 +94,7 @@ class ChatClient:
         taken = sorted(RESERVED & self._extra.keys())
         if taken:
             raise BadRequest(f"the extra payload may not set {', '.join(taken)}", hint="remove it from --extra-payload", parameter=taken[0])
-        _check_key(api_key)
+        check_key(api_key)
         self.key_version, self._renew_key, self._renewing = key_version, renew_key, asyncio.Lock()
         self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
         self._redact = Redactor(api_key)
@@ -154,7 +159,7 @@ class ChatClient:
             if found is None:
                 return False
             key, version = found
-            _check_key(key)
+            check_key(key)
             self._headers["Authorization"] = f"Bearer {key}"
             self._redact.add(key)
             self._line.use_headers(self._headers)

@@ -87,6 +87,9 @@ class Exchange:
             )
         except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
             failure = explain(_cause(error), self._base, answered=flight.answered)
+        except UnicodeError:
+            # What a status line or a header says cannot even be read as text.
+            failure = ResponseInvalid(f"{self._base.origin}: the head of the answer is not HTTP", hint="the server may be hostile")
         raise failure
 
     async def _send(self, client: httpx.AsyncClient, flight: _Flight, method: str, path: str, content: bytes | None) -> Reply:

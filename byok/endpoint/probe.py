@@ -136,6 +136,8 @@ def _with_near_names(error: EndpointError, remote_id: str, listed: list[str] | N
     """The same error; for an unknown model with what the endpoint does list."""
     if not isinstance(error, RemoteModelNotFound) or not listed:
         return error
-    near = difflib.get_close_matches(remote_id, listed, n=3, cutoff=0.4) or listed[:3]
+    # Comparing takes time that grows with length and number, and a list may have any.
+    compared = [name for name in listed[:1000] if len(name) <= 100]
+    near = difflib.get_close_matches(remote_id, compared, n=3, cutoff=0.4) or listed[:3]
     shown = ", ".join(name[:80] for name in near)
     return RemoteModelNotFound(error.message, hint=f"the endpoint lists {len(listed)} models, such as: {shown}", **error.fields)

@@ -32,6 +32,10 @@ KEEPALIVE_S = 4.0
 """Idle connections are given up before the 5 s after which uvicorn, and so vLLM, closes them."""
 
 
+UNREAD_S = 30.0
+"""A server that takes in nothing for so long is gone. Without it, a request that was given up would stay with its connection."""
+
+
 class AddressRefused(OSError):
     """What the guard raises inside aiohttp, which expects an `OSError` there."""
 
@@ -63,6 +67,8 @@ class GuardedResolver(AbstractResolver):
             OSError: It has none.
         """
         found = await self._inner.resolve(host, port, family)
+        if not found:
+            raise OSError(f"{host} has no address")
         addresses = [ipaddress.ip_address(result["host"]) for result in found]
         if not all(map(from_dns64, addresses)):
             pairs = [(result, address) for result, address in zip(found, addresses, strict=True) if not from_dns64(address)]
@@ -132,7 +138,10 @@ def open_http(
         except ForbiddenAddress as error:
             refused = AddressRefused(error)
         else:
-            return socket.socket(family=family, type=kind, proto=protocol)
+            made = socket.socket(family=family, type=kind, proto=protocol)
+            if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNREAD_S * 1000))
+            return made
         raise refused
 
     trace = aiohttp.TraceConfig()

@@ -17,6 +17,9 @@ from typing import Any
 MAX_DEPTH = 64
 """Deepest nesting of a JSON body; real answers have less than 10."""
 
+MAX_VALUES = 500_000
+"""Most values of a JSON body: each takes Python some 160 bytes, so that 16 MB of `[],[],[],` would fill 800 MB and take 5 s."""
+
 LONGEST_WAIT_S = 86_400.0
 """Cap of a `Retry-After`: what is longer, absurd or infinite counts as a day."""
 
@@ -80,13 +83,16 @@ def decode_json(body: bytes) -> Any:
     """The value of a JSON body.
 
     Refused, although Python's own decoder takes them: NaN and infinities, numbers beyond a double, repeated members, nesting
-    deeper than `MAX_DEPTH`.
+    deeper than `MAX_DEPTH`, more values than `MAX_VALUES`.
 
     Raises:
         BadJson: See above; or the text is not JSON, or not UTF-8.
     """
     try:
         text = body.decode("utf-8-sig")
+        # Commas in texts count as well; a real answer has far fewer.
+        if text.count(",") > MAX_VALUES:
+            raise BadJson("it holds too many values")
         value = json.loads(text, object_pairs_hook=_members, parse_constant=_refuse_constant, parse_float=_finite)
     except BadJson:
         raise

@@ -16,6 +16,7 @@ from byok.endpoint import ChatAnswer, ChatClient, EndpointError
 from byok.engine.journal import Journal
 from byok.engine.limiter import Gate
 from byok.engine.retry import RetryPolicy, Sleep
+from byok.errors import ByokError
 from byok.ids import natural_id
 
 
@@ -105,7 +106,13 @@ async def attempt_unit(
             )
             sent_as, sent_with = client.token_parameter, client.key_version
             answer, error = await _send(unit, client)
-        closed = _closed(this, answer, error)
+            closed = _closed(this, answer, error)
+            try:
+                # Within the slot: while another key is fetched, no further request goes out with the one that was refused.
+                renewed = error is not None and error.code == "endpoint_auth" and await client.renew(sent_with)
+            except ByokError:
+                journal.append(closed)  # the answer has come, whatever became of the key
+                raise
         if answer is not None:
             return Outcome(unit, answer, None, number - unit.first_attempt + 1, this, [closed])
         assert error is not None
@@ -114,7 +121,7 @@ async def attempt_unit(
             journal.append(closed)
             number += 1
             continue
-        if error.code == "endpoint_auth" and await client.renew(sent_with):
+        if renewed:
             # The model's key was rotated while this run was under way: what the old one no longer opens, the new one does.
             journal.append(closed)
             number += 1

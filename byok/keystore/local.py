@@ -195,6 +195,7 @@ class _Locked:
         self._path = path
 
     def __enter__(self) -> _Locked:
+        _read(self._path)  # nothing is made beside a key file that is missing or none
         self._lock = os.open(self._path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         return self
@@ -202,12 +203,12 @@ class _Locked:
     def __exit__(self, *_: object) -> None:
         os.close(self._lock)
 
-    def write(self, keks: dict[str, bytes], fingerprint_key: bytes | None) -> None:
-        """Replace the file."""
+    def write(self, keks: dict[str, bytes], fingerprint_key: bytes | None, *, anew: bool = False) -> None:
+        """Replace the file, or make it anew."""
         told: dict[str, object] = {"keks": [{"id": kek_id, "key": base64.b64encode(kek).decode()} for kek_id, kek in keks.items()]}
         if fingerprint_key is not None:
             told["fingerprint_key"] = base64.b64encode(fingerprint_key).decode()
-        write_private(self._path, orjson.dumps(told, option=orjson.OPT_INDENT_2).decode())
+        write_private(self._path, orjson.dumps(told, option=orjson.OPT_INDENT_2).decode(), anew=anew)
 
 
 def create_kek(home: Home) -> bool:
@@ -219,7 +220,10 @@ def create_kek(home: Home) -> bool:
     path = home.kek_file
     if path.exists():
         return False
-    _Locked(path).write({f"k1-{secrets.token_hex(4)}": secrets.token_bytes(32)}, secrets.token_bytes(32))
+    try:
+        _Locked(path).write({f"k1-{secrets.token_hex(4)}": secrets.token_bytes(32)}, secrets.token_bytes(32), anew=True)
+    except FileExistsError:
+        return False  # another `byok init` was faster
     return True
 
 

@@ -12,6 +12,7 @@ from byok.keystore.errors import BadOrgId
 
 _FORMAT = "byok-key-v1"
 _ORG_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\Z")
+_VENDOR_PREFIX = re.compile(r"(?:[a-z]{2,5}-){1,2}")
 
 
 def check_org_id(org_id: str) -> str:
@@ -98,6 +99,7 @@ class KeyStore(Protocol):
 
         Raises:
             OrgKeyMissing: It has none.
+            OrgKeyDisabled: It is soft-deleted.
         """
         ...
 
@@ -129,7 +131,8 @@ def mask(secret: str) -> str:
     Nothing is shown of a key under 20 characters: four would be too large a part of it.
     """
     if len(secret) < 20:
-        return "*" * 12
-    head, dash, _ = secret[:8].rpartition("-")
-    prefix = head + dash
+        return "*" * 13
+    # Words alone are taken for a prefix: a key of random characters may have dashes too, and what is before them is part of it.
+    found = _VENDOR_PREFIX.match(secret, 0, 8)
+    prefix = found[0] if found else ""
     return (prefix + secret[len(prefix) : len(prefix) + 4] + "…").ljust(13, "*")

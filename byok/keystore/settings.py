@@ -47,6 +47,8 @@ class VaultSettings:
         approle: One AppRole for everything, when there are no files.
         token: A token for everything, when there is neither.
         deadline_s: Longest time for one operation, all retries together.
+        bound: Whether files of credentials must name the server that they are for: where somebody else than the owner of the files may
+            say which server it is, credentials without a name would go to whichever that is.
 
     Raises:
         BadVaultSettings: One of them cannot be used.
@@ -61,6 +63,7 @@ class VaultSettings:
     approle: AppRole | None = None
     token: str | None = field(default=None, repr=False)
     deadline_s: float = 10.0
+    bound: bool = False
 
     def __post_init__(self) -> None:
         _check_address(self.address)
@@ -69,6 +72,11 @@ class VaultSettings:
                 raise BadVaultSettings(f"{what} is not the path of a mount", hint="for example transit, or teams/transit")
         if self.ca_file is not None and not self.ca_file.is_file():
             raise BadVaultSettings(f"there is no file {self.ca_file}", hint="BYOK_VAULT_CA_FILE names a PEM file")
+        for what, secret in (("token", self.token), ("secret id", self.approle and self.approle.secret_id)):
+            if secret is not None and not (secret and secret.isascii() and secret.isprintable() and " " not in secret):
+                raise BadVaultSettings(
+                    f"the {what} for Vault is empty or has characters that no HTTP header can carry", hint="give it alone"
+                )
         if not 0 < self.deadline_s <= 300:
             raise BadVaultSettings("BYOK_VAULT_DEADLINE_S lies between 0 and 300 seconds", hint="10 is the default")
 
@@ -112,15 +120,21 @@ class VaultSettings:
 
         Raises:
             KeyStoreDenied: The file can be read by others, or is none.
+            BadVaultSettings: The file is for another server.
         """
         path = self.credentials / f"{role}.json" if self.credentials is not None else None
         if path is not None and path.exists():
             told = _read_private(path)
             try:
                 found = orjson.loads(told)
-                return AppRole(str(found["role_id"]), str(found["secret_id"]))
-            except (ValueError, KeyError, TypeError):
+                approle, server = AppRole(str(found["role_id"]), str(found["secret_id"])), found.get("address")
+            except (ValueError, KeyError, TypeError, AttributeError):
                 raise KeyStoreDenied(f"{path} does not hold a role_id and a secret_id", hint="make it anew: byok vault setup") from None
+            if server != self.address and (server is not None or self.bound):
+                raise BadVaultSettings(
+                    f"{path} is not for the server {self.address}: nothing of it is sent there", hint="make it anew: byok vault setup"
+                )
+            return approle
         return self.approle or self.token
 
 

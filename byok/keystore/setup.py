@@ -12,7 +12,7 @@ import orjson
 
 from byok.errors import ByokError, InputError
 from byok.home import write_private
-from byok.keystore.errors import KeyStoreAuth, KeyStoreError, OrgKeyMissing
+from byok.keystore.errors import BadVaultSettings, KeyStoreAuth, KeyStoreError, OrgKeyMissing
 from byok.keystore.protocol import check_org_id
 from byok.keystore.settings import ROLES, Role, VaultSettings
 from byok.keystore.transit import fingerprint_key_name, key_name
@@ -130,6 +130,8 @@ class VaultSetup:
             self._ask("post", f"{mount}/keys/{name}", wanted)
             return "made"
         wrong = [field for field in ("type", "derived", "exportable") if there.get(field) != wanted[field]]
+        # The first would show equal secrets as equal ciphertexts, the second lets the key leave the server.
+        wrong += [field for field in ("convergent_encryption", "allow_plaintext_backup") if there.get(field)]
         if wrong:
             raise SetupConflict(f"the key {name} is there, with another {wrong[0]}", hint="it was not made by byok; use another mount")
         return "found"
@@ -150,6 +152,12 @@ class VaultSetup:
         there = self._look(path)
         if there is not None and there.get("policy") == text:
             return "found"
+        if there is not None and check_org_id(org_id) not in str(there.get("policy")):
+            # Two installations with organisations of one name would take each other's roles.
+            raise SetupConflict(
+                f"the policy {approle_name(org_slug, role)} is another organisation's of the same name",
+                hint="give that organisation a namespace or a Vault of its own",
+            )
         self._ask("put", path, {"policy": text})
         return "made" if there is None else "changed"
 
@@ -173,14 +181,15 @@ class VaultSetup:
         base = f"auth/{self._settings.auth_mount}/role/{approle_name(org_slug, role)}"
         role_id = (self._ask("get", f"{base}/role-id") or {}).get("role_id")
         secret_id = (self._ask("post", f"{base}/secret-id", {}) or {}).get("secret_id")
-        write_private(path, orjson.dumps({"role_id": role_id, "secret_id": secret_id}, option=orjson.OPT_INDENT_2).decode() + "\n")
+        told = {"address": self._settings.address, "role_id": role_id, "secret_id": secret_id}
+        write_private(path, orjson.dumps(told, option=orjson.OPT_INDENT_2).decode() + "\n")
         return f"made in {path}"
 
     def _works(self, role: Role, folder: Path) -> bool:
         probe = Vault(VaultSettings(**(vars(self._settings) | {"credentials": folder, "approle": None, "token": None})))
         try:
             probe.ask(role, "get", "auth/token/lookup-self")
-        except KeyStoreAuth:
+        except (KeyStoreAuth, BadVaultSettings):
             return False
         finally:
             probe.close()

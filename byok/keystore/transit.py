@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 
 from byok.errors import ByokError
-from byok.keystore.errors import KeyStoreError, KeyStoreMismatch, SecretIntegrity
+from byok.keystore.errors import KeyStoreError, KeyStoreMismatch, OrgKeyDisabled, SecretIntegrity
 from byok.keystore.protocol import OrgKey, SealContext, check_org_id
 from byok.keystore.settings import VaultSettings
 from byok.keystore.vault import Vault, by_phrase
@@ -80,6 +80,8 @@ class TransitKeyStore:
     def org_key(self, org_id: str) -> OrgKey:
         """See `KeyStore.org_key`; done as the role maintainer."""
         told = self.vault.ask("maintainer", "get", self._path("keys", org_id)) or {}
+        if told.get("soft_deleted"):
+            raise OrgKeyDisabled("the organisation's key in Vault is soft-deleted", hint="an operator of Vault can restore it")
         try:
             return OrgKey(int(told["latest_version"]), max(1, int(told["min_decryption_version"])))
         except (KeyError, TypeError, ValueError):

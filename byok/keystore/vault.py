@@ -31,6 +31,7 @@ from byok.keystore.errors import (
     SecretVersionRetired,
 )
 from byok.keystore.settings import AppRole, Role, VaultSettings
+from byok.keystore.timed import TimedAdapter
 
 MAX_BODY = 8 * 1024 * 1024
 """Bytes of an answer, at most: a hundred rewrapped secrets are some 50 kB."""
@@ -44,7 +45,7 @@ _PHRASES: tuple[tuple[str, type[ByokError], str], ...] = (
     ("invalid ciphertext: version is too new", KeyStoreRolledBack, "a secret was sealed with a newer key than Vault holds"),
     ("disallowed by policy (too old)", SecretVersionRetired, "the key version that sealed a secret has been retired"),
     ("soft-deleted key", OrgKeyDisabled, "the organisation's key in Vault is soft-deleted"),
-    ("encryption key not found", OrgKeyMissing, "the organisation has no key in Vault"),
+    ("key not found", OrgKeyMissing, "the organisation has no key in Vault"),
     ("no existing key named", OrgKeyMissing, "the organisation has no key in Vault"),
     ("invalid ciphertext", SecretIntegrity, "a sealed key is damaged"),
     ("missing ciphertext", SecretIntegrity, "a sealed key is damaged"),
@@ -79,6 +80,8 @@ class Vault:
         session = requests.Session()
         # No proxy, no .netrc, no CA bundle of the environment.
         session.trust_env = False
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, TimedAdapter())
         session.verify = str(settings.ca_file) if settings.ca_file else True
         self._adapter = RawAdapter(
             base_uri=settings.address,
@@ -167,10 +170,13 @@ class Vault:
         body = {"role_id": by.role_id, "secret_id": by.secret_id}
         try:
             auth = self._try("post", f"auth/{self.settings.auth_mount}/login", body, None, deadline)
-        except (KeyStoreError, KeyStoreDenied, OrgKeyMissing):
-            auth = None
+        except (KeyStoreError, KeyStoreDenied, OrgKeyMissing) as error:
+            # Only a plain 400 speaks of the credentials; a redirect or a bug of the server does not.
+            if isinstance(error, KeyStoreError) and error.fields.get("status") != 400:
+                raise
+            raise KeyStoreAuth("Vault does not take this AppRole", hint="make its secret id anew: byok vault setup", role=role) from None
         if not auth or not isinstance(auth.get("client_token"), str):
-            raise KeyStoreAuth("Vault does not take this AppRole", hint="make its secret id anew: byok vault setup", role=role)
+            raise KeyStoreError("Vault's answer to a login holds no token", hint="is this Vault? check BYOK_VAULT_ADDR")
         return _Login(auth["client_token"], _half_life(auth), can_login=True)
 
     def _own_token(self, token: str, deadline: float) -> _Login:
@@ -270,7 +276,8 @@ def _failure(status: int, told: Any) -> ByokError:
     if status == 429:
         return KeyStoreBusy("Vault's quota is used up", hint="try again, or raise the quota")
     if status in (412, 500, 502, 504):
-        return KeyStoreUnreachable(f"Vault answers {status}", hint="see the server's log, and: byok vault status")
+        # Rotating a soft-deleted key is a 500 with words that are known.
+        return by_phrase(said) or KeyStoreUnreachable(f"Vault answers {status}", hint="see the server's log, and: byok vault status")
     if status in (401, 403):
         # A policy's refusal is one of several errors; a token that is not taken is the only one.
         if "1 error occurred" in said:

@@ -10,6 +10,7 @@ from byok.registry.errors import (
     ModelIsDisabled,
     ModelNotFound,
     RewrapIncomplete,
+    RotationUnderWay,
     SameKey,
     SecretGone,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "RewrapIncomplete",
     "Rewrapped",
     "Rewrapper",
+    "RotationUnderWay",
     "SameKey",
     "SealedKey",
     "SecretGone",

@@ -65,6 +65,12 @@ class RewrapIncomplete(OutsideError):
     code = "rewrap_incomplete"
 
 
+class RotationUnderWay(InputError):
+    """The organisation's key is being rotated."""
+
+    code = "rotation_under_way"
+
+
 class MigrationIncomplete(OutsideError):
     """Some keys could not be moved; all keys stay where they were."""
 

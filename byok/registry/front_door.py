@@ -33,13 +33,17 @@ class FrontDoor:
             grant: Text of `byok grant register`.
 
         Raises:
-            GrantRefused: There is no grant for this; recorded.
+            GrantRefused: There is no grant for this; recorded. A public model, whose tokens the platform pays, takes an admin in person.
             BadSealedKey: The key was sealed for something else; the grant is not used up.
             ByokError: See `Registry.register_sealed`; the grant is used up.
         """
         origin = EgressPolicy.from_environment().check_base_url(request.base_url).origin
+        if request.public:
+            raise self._grants.refuse(bearer, "no grant allows a public model", "register", request.key, origin)
         self._grants.look(bearer, grant, "register", request.key, origin)
         sealed = SealedKey.parse(sealed_key) if sealed_key else None
+        if sealed is not None:
+            self._registry.check_sealed(bearer, sealed, origin=origin)
         maker = self._grants.take(bearer, grant, "register", request.key, origin)
         return await self._registry.register_sealed(maker, request, sealed)
 
@@ -52,5 +56,6 @@ class FrontDoor:
         model = self._registry.get(bearer, model_key)
         self._grants.look(bearer, grant, "rotate", model.key, model.origin)
         sealed = SealedKey.parse(sealed_key)
+        self._registry.check_sealed(bearer, sealed, origin=model.origin, model=model)
         maker = self._grants.take(bearer, grant, "rotate", model.key, model.origin)
         return await self._registry.rotate_sealed(maker, model_key, sealed, grace=grace)

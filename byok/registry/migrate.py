@@ -1,7 +1,8 @@
 """Move all keys of an organisation from one key store to the other.
 
 Each key is sealed in the new store beside the old ciphertext, and opened again to see that it is the same. When all are there, one
-transaction makes the new ones count and destroys the old. Until then everything works as before; a killed move goes on where it was.
+transaction makes the new ones count and destroys the old. Until then everything works as before; a killed move goes on where it was, and
+opens what it finds again, since the new store may have lost or retired its keys meanwhile.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from sqlalchemy import ColumnElement, Row, func, select, update
 
 from byok.access import ORG_ADMIN, Actor, AuditLog, require
 from byok.control import ControlPlane
-from byok.control.tables import model_secret
+from byok.control.tables import keystore_rotation, model_secret
 from byok.errors import ByokError
 from byok.keystore import KeyStore, SealContext
-from byok.registry.errors import MigrationIncomplete
+from byok.registry.errors import MigrationIncomplete, RotationUnderWay
 from byok.registry.rewrap import Progress
 
 
@@ -32,11 +33,13 @@ class Migrated:
         to: The store that the keys are in now.
         moved: Keys that were moved by this call.
         keys: Keys that there are.
+        cleaned: Whether the control plane let go of the space that held the old ciphertexts; False while others use it.
     """
 
     to: str
     moved: int
     keys: int
+    cleaned: bool
 
 
 class Migration:
@@ -58,9 +61,12 @@ class Migration:
         Raises:
             ScopeMissing: The actor lacks `org:admin`.
             MigrationIncomplete: Some keys do not open or do not arrive whole; all stay where they were.
+            RotationUnderWay: A rotation of the organisation's key is not finished.
             ByokError: One of `byok.keystore.errors`.
         """
         require(actor, ORG_ADMIN, "keystore.migrate")
+        self._refuse_rotating(actor)
+        self._recheck(actor)
         first_error: ByokError | None = None
         while True:
             waiting = self._waiting(actor)
@@ -82,8 +88,31 @@ class Migration:
             if first_error is not None:
                 raise self._failed(actor, first_error, len(waiting) - done)
         # The old ciphertexts are overwritten where they stood; this gives up the pages and the log that may still hold them.
-        self._control.compact()
-        return Migrated(self._target.name, moved, self._count(actor))
+        return Migrated(self._target.name, moved, self._count(actor), self._control.compact())
+
+    def _refuse_rotating(self, actor: Actor) -> None:
+        unfinished = select(func.count()).where(keystore_rotation.c.org_id == actor.org_id, keystore_rotation.c.finished_at.is_(None))
+        with self._control.read() as connection:
+            if connection.execute(unfinished).scalar():
+                raise RotationUnderWay("a rotation of the organisation's key is not finished", hint="finish it first: byok vault rewrap")
+
+    def _recheck(self, actor: Actor) -> None:
+        """Open what an interrupted move left; what does not open to the same key is moved again."""
+        ready = (*self._mine(actor), model_secret.c.store != self._target.name, model_secret.c.next_store == self._target.name)
+        with self._control.read() as connection:
+            rows = list(connection.execute(select(model_secret).where(*ready)))
+        for row in rows:
+            context = SealContext(row.org_id, row.model_id, row.version, row.origin)
+            try:
+                same = self._target.open(row.next_sealed, context) == self._source.open(row.sealed, context)
+            except ByokError as error:
+                if error.retryable:
+                    raise
+                same = False
+            if not same:
+                this = (model_secret.c.model_id == row.model_id, model_secret.c.version == row.version)
+                with self._control.write() as connection:
+                    connection.execute(update(model_secret).where(*this).values(next_store=None, next_sealed=None, next_fingerprint=None))
 
     def _waiting(self, actor: Actor) -> list[Row[Any]]:
         not_ready = model_secret.c.next_store.is_(None) | (model_secret.c.next_store != self._target.name)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from pydantic import SecretStr
@@ -15,17 +16,17 @@ from byok.access import MODELS_READ, MODELS_WRITE, ORG_ADMIN, Actor, AuditLog, r
 from byok.clock import utcnow
 from byok.control import ControlPlane
 from byok.control.tables import model as model_table
-from byok.endpoint import BaseUrl, ChatClient, EgressPolicy, ProbeResult, check_resolved, probe
+from byok.endpoint import BaseUrl, ChatClient, EgressPolicy, ProbeResult, check_key, check_resolved, probe
 from byok.engine.plan import ModelRef
 from byok.errors import ByokError
 from byok.ids import new_id
-from byok.keystore import KeyStore, SealContext, SecretIntegrity, mask
+from byok.keystore import KeyStore, KeyStoreMismatch, SealContext, SecretIntegrity, mask
 from byok.redaction import live
 from byok.registry.errors import BadSealedKey, KeyNeeded, ModelChanged, ModelExists, ModelIsDisabled, ModelNotFound, SameKey
 from byok.registry.models import CHANGEABLE, Model, ModelChanges, RegisterRequest
 from byok.registry.reporting import capabilities, report_model
 from byok.registry.sealed import SealedKey
-from byok.registry.versions import GRACE, KeyVersions, check_grace
+from byok.registry.versions import GRACE, KeyVersions, check_grace, check_place
 from byok.warehouse import Warehouse
 
 
@@ -54,7 +55,7 @@ class Registry:
             ByokError: The key store does not seal; see `byok.keystore.errors`.
         """
         base = await self._admit(actor, request)
-        secret = None if api_key is None else api_key.get_secret_value()
+        secret = _plain(api_key)
         model_id, row = new_id(), None
         if secret is not None:
             self._versions.check_store(actor.org_id)
@@ -70,9 +71,9 @@ class Registry:
         base = await self._admit(actor, request)
         if sealed is None:
             return await self._register(actor, request, base, new_id(), None, None)
-        self._check_sealed(actor, sealed, version=1, origin=base.origin)
+        self.check_sealed(actor, sealed, origin=base.origin)
         self._versions.check_store(actor.org_id)
-        secret = await asyncio.to_thread(self._keystore.open, sealed.sealed, sealed.context)
+        secret = await asyncio.to_thread(self._open_sealed, actor, request.key, sealed)
         row = self._versions.row(sealed.sealed, sealed.fingerprint, sealed.context)
         return await self._register(actor, request, base, sealed.model_id, secret, row)
 
@@ -86,15 +87,17 @@ class Registry:
             InputError: The address cannot be used.
         """
         require(actor, MODELS_WRITE, "key.seal")
+        secret = api_key.get_secret_value()
+        check_key(secret)
         self._versions.check_store(actor.org_id)
         if base_url is not None:
             self._refuse_taken(actor, key)
             base = EgressPolicy.from_environment().check_base_url(base_url)
             context = SealContext(actor.org_id, new_id(), 1, base.origin)
         else:
-            model = self._active(actor, key)
+            model = self._changeable(actor, key, "key.seal")
             context = SealContext(actor.org_id, model.id, self._next_version(model), model.origin)
-        row = self._versions.seal(api_key.get_secret_value(), context)
+        row = self._versions.seal(secret, context)
         self._audit.by(actor, "done", "key.seal", key, origin=context.origin, version=context.key_version)
         return SealedKey(
             *(context.org_id, context.model_id, context.key_version, context.origin), row["store"], row["sealed"], row["fingerprint"]
@@ -162,13 +165,12 @@ class Registry:
             KeyNeeded: The base URL changes and no key was given.
             ModelIsDisabled, ScopeMissing, InputError, EndpointError: Nothing is changed.
         """
-        require(actor, MODELS_WRITE, "model.update")
-        model = self._active(actor, key)
+        model = self._changeable(actor, key, "model.update")
         base = EgressPolicy.from_environment().check_base_url(changes.base_url or model.base_url)
         moved = base.url != model.base_url
         if moved and model.key_version is not None and api_key is None:
             raise KeyNeeded("a new base URL needs the key again", hint="add --api-key-stdin: the stored key stays with the old address")
-        values = changes.values()
+        values, secret = changes.values(), _plain(api_key)
         if api_key is None and not moved:
             with self._audit.act(actor, "model.update", key, fields=sorted(values)) as connection:
                 changed = self._store(connection, model, **values)
@@ -176,9 +178,9 @@ class Registry:
             return changed
         await check_resolved(base, EgressPolicy.from_environment())
         changed = model.with_(**values, base_url=base.url, origin=base.origin)
-        if api_key is None:
+        if secret is None:
             return await self._probe_and_switch(actor, "model.update", model, changed, None, grace)
-        return await self._replace_key(actor, "model.update", model, changed, api_key.get_secret_value(), grace)
+        return await self._replace_key(actor, "model.update", model, changed, secret, grace)
 
     async def rotate(self, actor: Actor, key: str, api_key: SecretStr, *, grace: timedelta = GRACE) -> Model:
         """Give a model a new key: pending, probed, then active. The old one retires: runs in flight may use it until the grace ends.
@@ -194,9 +196,10 @@ class Registry:
             EndpointError: The probe failed; the old key stays active.
             ScopeMissing, ModelIsDisabled, BadGrace, ByokError: Likewise.
         """
-        require(actor, MODELS_WRITE, "model.rotate")
-        model = self._active(actor, key)
-        return await self._replace_key(actor, "model.rotate", model, model, api_key.get_secret_value(), grace)
+        model = self._changeable(actor, key, "model.rotate")
+        secret = api_key.get_secret_value()
+        check_key(secret)
+        return await self._replace_key(actor, "model.rotate", model, model, secret, grace)
 
     async def rotate_sealed(self, actor: Actor, key: str, sealed: SealedKey, *, grace: timedelta = GRACE) -> Model:
         """Like `rotate`, with a key that was sealed before.
@@ -204,10 +207,9 @@ class Registry:
         Raises:
             BadSealedKey: It is not for the next version of this model.
         """
-        require(actor, MODELS_WRITE, "model.rotate")
-        model = self._active(actor, key)
-        self._check_sealed(actor, sealed, version=self._next_version(model), origin=model.origin, model_id=model.id)
-        secret = await asyncio.to_thread(self._keystore.open, sealed.sealed, sealed.context)
+        model = self._changeable(actor, key, "model.rotate")
+        self.check_sealed(actor, sealed, origin=model.origin, model=model)
+        secret = await asyncio.to_thread(self._open_sealed, actor, key, sealed)
         return await self._replace_key(actor, "model.rotate", model, model, secret, grace, sealed)
 
     def disable(self, actor: Actor, key: str) -> Model:
@@ -216,16 +218,23 @@ class Registry:
         model = self.get(actor, key)
         if model.status == "disabled":
             return model
+        model = self._changeable(actor, key, "model.disable")
         with self._audit.act(actor, "model.disable", key) as connection:
             model = self._store(connection, model, status="disabled")
             self._versions.destroy_all(connection, model.id)
         report_model(self._warehouse, model, None)
         return model
 
-    def open_key(self, ref: ModelRef, org_id: str) -> tuple[str, int] | None:
+    def sweep(self, org_id: str) -> None:
+        """Destroy key versions whose grace has ended; done whenever an installation is opened and a key is wanted."""
+        for model_id, version in self._versions.sweep(org_id):
+            self._audit.record("done", "key.destroy", model_id, chain=org_id, actor="byok", version=version, reason="its time has ended")
+
+    def open_key(self, ref: ModelRef, org_id: str, *, refused: int | None = None) -> tuple[str, int] | None:
         """The key of a model, in clear, and its version: for one local variable of one task run. None when the endpoint needs none.
 
-        A run that is pinned to a version keeps it while that lasts (see `KeyVersions.usable`), and then takes the active one.
+        A run that is pinned to a version keeps it while that lasts and the endpoint takes it (see `KeyVersions.usable`), and then takes
+        the active one.
 
         Raises:
             SecretGone, SecretVersionRetired: It is no longer stored, or no longer for this address.
@@ -234,8 +243,9 @@ class Registry:
         """
         if ref.key_version is None:
             return None
+        self.sweep(org_id)
         try:
-            return self._versions.open(ref, org_id)
+            return self._versions.open(ref, org_id, refused=refused)
         except SecretIntegrity as error:
             self._audit.record("failed", "key.open", ref.key, chain=org_id, reason=error.code, version=ref.key_version)
             raise
@@ -252,12 +262,15 @@ class Registry:
         key, version = opened or (None, None)
 
         async def renew(refused: int | None) -> tuple[str, int] | None:
-            # Only another version is worth another try.
-            if ref.key_version is None or await asyncio.to_thread(self._versions.usable, ref, org_id) == refused:
+            # Only another version of this model's own key is worth another try.
+            if ref.key_version is None or await asyncio.to_thread(partial(self._versions.usable, ref, org_id, refused=refused)) == refused:
                 return None
-            return await asyncio.to_thread(self.open_key, ref, org_id)
+            renewed = await asyncio.to_thread(partial(self.open_key, ref, org_id, refused=refused))
+            scrubbed.enter_context(live(renewed[0] if renewed else None))
+            return renewed
 
-        with live(key):
+        with ExitStack() as scrubbed:
+            scrubbed.enter_context(live(key))
             async with make_client(ref, key, connections=connections, key_version=version, renew_key=renew) as client:
                 yield client
 
@@ -276,7 +289,11 @@ class Registry:
         self, actor: Actor, request: RegisterRequest, base: BaseUrl, model_id: str, secret: str | None, row: dict[str, Any] | None
     ) -> Model:
         model = Model.new(actor.org_id, model_id, request, base, key_mask=None if secret is None else mask(secret))
-        found = await _probe(model, secret)
+        try:
+            found = await _probe(model, secret)
+        except ByokError as error:
+            self._audit.by(actor, "failed", "model.register", request.key, origin=base.origin, reason=error.code)
+            raise
         model = model.with_(capabilities=capabilities(found))
         with self._audit.act(actor, "model.register", request.key, origin=base.origin, key_mask=model.key_mask) as connection:
             if connection.execute(_by_key(actor, request.key)).first() is not None:
@@ -294,7 +311,6 @@ class Registry:
     ) -> Model:
         """Pending, probed, active: the new key of a model that may move at the same time."""
         check_grace(grace)
-        self._versions.sweep()
         self._versions.check_store(actor.org_id)
         version = self._next_version(model)
         context = SealContext(actor.org_id, model.id, version, changed.origin)
@@ -337,23 +353,53 @@ class Registry:
         if active is not None and active["fingerprint"] == fingerprint and active["origin"] == changed.origin:
             raise SameKey("this is the key that is in use already", hint="make a new one at the provider")
 
-    def _check_sealed(self, actor: Actor, sealed: SealedKey, *, version: int, origin: str, model_id: str | None = None) -> None:
+    def check_sealed(self, actor: Actor, sealed: SealedKey, *, origin: str, model: Model | None = None) -> None:
+        """Refuse a key that was not sealed for this: the next version of a model's key or, without one, the first of a new model's.
+
+        Raises:
+            BadSealedKey: It was sealed for something else, or has been used. Recorded.
+            KeyStoreMismatch: Another key store sealed it. Recorded.
+        """
         wrong = (
             "organisation"
             if sealed.org_id != actor.org_id
             else "model"
-            if model_id is not None and sealed.model_id != model_id
+            if (self._is_registered(sealed.model_id) if model is None else sealed.model_id != model.id)
             else "origin"
             if sealed.origin != origin
             else "version"
-            if sealed.version != version
+            if sealed.version != (1 if model is None else self._next_version(model))
             else "key store"
             if sealed.store != self._keystore.name
             else None
         )
         if wrong is not None:
             self._audit.by(actor, "refused", "key.use", sealed.model_id, reason=f"sealed for another {wrong}")
+            if wrong == "key store":
+                raise KeyStoreMismatch(
+                    f"this key was sealed by another key store than {self._keystore.name!r}, which this process uses",
+                    hint="seal it again where the key store of the installation is used: byok key seal",
+                )
             raise BadSealedKey(f"this key was sealed for another {wrong}", hint="seal it again: byok key seal")
+
+    def _is_registered(self, model_id: str) -> bool:
+        with self._control.read() as connection:
+            return connection.execute(select(model_table.c.id).where(model_table.c.id == model_id)).first() is not None
+
+    def _open_sealed(self, actor: Actor, key: str, sealed: SealedKey) -> str:
+        try:
+            return self._keystore.open(sealed.sealed, sealed.context)
+        except SecretIntegrity as error:
+            self._audit.by(actor, "failed", "key.open", key, reason=error.code, version=sealed.version)
+            raise
+
+    def _changeable(self, actor: Actor, key: str, action: str) -> Model:
+        """An active model that this actor may change; of a public one, whose tokens the platform pays, an admin alone."""
+        require(actor, MODELS_WRITE, action)
+        model = self._active(actor, key)
+        if model.public:
+            require(actor, ORG_ADMIN, action)
+        return model
 
     def _active(self, actor: Actor, key: str) -> Model:
         model = self.get(actor, key)
@@ -382,6 +428,13 @@ class Registry:
         return changed
 
 
+def _plain(api_key: SecretStr | None) -> str | None:
+    """The key in clear, if it can be one: what no header can carry would show up in the error of whoever tries to encode it."""
+    secret = None if api_key is None else api_key.get_secret_value()
+    check_key(secret)
+    return secret
+
+
 async def _probe(model: Model, secret: str | None) -> ProbeResult:
     with live(secret):
         async with make_client(model.ref(), secret, connections=1) as client:
@@ -389,7 +442,12 @@ async def _probe(model: Model, secret: str | None) -> ProbeResult:
 
 
 def make_client(ref: ModelRef, key: str | None, *, connections: int, **options: Any) -> ChatClient:
-    """A client for a model with a key that is open already."""
+    """A client for a model with a key that is open already.
+
+    Raises:
+        SecretIntegrity: The base URL was edited; nothing is sent there.
+    """
+    check_place(ref)
     if "token_parameter" in ref.capabilities:
         options["token_parameter"] = ref.capabilities["token_parameter"]
     return ChatClient(

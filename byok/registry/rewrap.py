@@ -22,6 +22,7 @@ from byok.errors import ByokError, InputError
 from byok.ids import new_id
 from byok.keystore import KeyStore, SealContext
 from byok.registry.errors import RewrapIncomplete
+from byok.registry.versions import KeyVersions
 
 CHUNK = 100
 """Secrets between two commits."""
@@ -79,36 +80,44 @@ class Rewrapper:
         Raises:
             ScopeMissing: The actor is neither.
             RewrapIncomplete: Some secrets could not be sealed anew; the old versions stay in force.
+            KeyStoreMismatch: The keys are in another store than this process uses: nothing would be rewrapped, and it would look done.
             MigrationUnderWay: The keys are being moved to another store.
             ByokError: One of `byok.keystore.errors`.
         """
         if actor.kind != "service":
             require(actor, ORG_ADMIN, "keystore.rotate")
+        KeyVersions(self._control, self._keystore).check_store(actor.org_id)
         self._refuse_migrating(actor)
         under_way = self._unfinished(actor)
         rotated = under_way is None and rotate and not self._recent(actor, not_within)
-        if rotated:
-            under_way = self._begin(actor)
-        target = self._keystore.org_key(actor.org_id).latest if under_way is None else self._rotate_once(actor, under_way)
-        before = under_way.rewrapped if under_way is not None else 0
+        if under_way is None:
+            key = self._keystore.org_key(actor.org_id)
+            secrets, old = self._count(actor, key.latest)
+            if not rotated and not old and key.least == key.latest:
+                return Rewrapped(False, key.latest, 0, secrets)
+            under_way = self._begin(actor, key.latest, rotate=rotated)
+        target = self._rotate_once(actor, under_way)
         rewrapped, failures = self._rewrap(actor, target, under_way, progress)
         secrets, old = self._count(actor, target)
         if old:
             self._fail(actor, target, old, failures)
-        self._keystore.retire(actor.org_id, target)
-        with self._audit.act(actor, "keystore.rotate", self._keystore.name, version=target, rewrapped=before + rewrapped) as connection:
-            if under_way is not None:
-                connection.execute(update(keystore_rotation).where(keystore_rotation.c.id == under_way.id).values(finished_at=utcnow()))
-        return Rewrapped(rotated, target, before + rewrapped, secrets)
+        self._refuse_migrating(actor)
+        if self._keystore.org_key(actor.org_id).least < target:
+            self._keystore.retire(actor.org_id, target)
+        rewrapped += under_way.rewrapped
+        with self._audit.act(actor, "keystore.rotate", self._keystore.name, version=target, rewrapped=rewrapped) as connection:
+            connection.execute(update(keystore_rotation).where(keystore_rotation.c.id == under_way.id).values(finished_at=utcnow()))
+        return Rewrapped(rotated, target, rewrapped, secrets)
 
-    def _begin(self, actor: Actor) -> Row[Any]:
-        before = self._keystore.org_key(actor.org_id).latest
-        with self._audit.act(actor, "keystore.rotate.begin", self._keystore.name, before=before) as connection:
-            values = {"org_id": actor.org_id, "store": self._keystore.name, "before": before, "started_at": utcnow(), "rewrapped": 0}
-            connection.execute(keystore_rotation.insert().values(id=new_id(), **values))
-        found = self._unfinished(actor)
-        assert found is not None
-        return found
+    def _begin(self, actor: Actor, latest: int, *, rotate: bool) -> Row[Any]:
+        """Note what is about to happen; keys that were sealed before and arrive later are measured by it (see `KeyVersions.insert`)."""
+        with self._audit.act(actor, "keystore.rotate.begin", self._keystore.name, before=latest) as connection:
+            mine = (keystore_rotation.c.org_id == actor.org_id, keystore_rotation.c.store == self._keystore.name)
+            unfinished = select(keystore_rotation).where(*mine, keystore_rotation.c.finished_at.is_(None))
+            if connection.execute(unfinished).first() is None:
+                values = {"org_id": actor.org_id, "store": self._keystore.name, "before": latest, "target": None if rotate else latest}
+                connection.execute(keystore_rotation.insert().values(id=new_id(), started_at=utcnow(), rewrapped=0, **values))
+            return connection.execute(unfinished).one()
 
     def _rotate_once(self, actor: Actor, under_way: Row[Any]) -> int:
         """The version to rewrap to; rotated exactly once, however often this is interrupted."""
@@ -121,7 +130,7 @@ class Rewrapper:
             connection.execute(update(keystore_rotation).where(keystore_rotation.c.id == under_way.id).values(target=key.latest))
         return key.latest
 
-    def _rewrap(self, actor: Actor, target: int, under_way: Row[Any] | None, progress: Progress) -> tuple[int, Counter[str]]:
+    def _rewrap(self, actor: Actor, target: int, under_way: Row[Any], progress: Progress) -> tuple[int, Counter[str]]:
         total, _ = self._count(actor, target)
         done, seen, failures = 0, 0, Counter[str]()
         last = ("", 0)
@@ -138,10 +147,9 @@ class Rewrapper:
                     done += connection.execute(
                         update(model_secret).where(*_is(row), model_secret.c.sealed == row.sealed).values(sealed=result)
                     ).rowcount
-                if under_way is not None:
-                    connection.execute(
-                        update(keystore_rotation).where(keystore_rotation.c.id == under_way.id).values(rewrapped=under_way.rewrapped + done)
-                    )
+                connection.execute(
+                    update(keystore_rotation).where(keystore_rotation.c.id == under_way.id).values(rewrapped=under_way.rewrapped + done)
+                )
             seen += len(chunk)
             progress(seen, total)
         return done, failures
@@ -153,11 +161,12 @@ class Rewrapper:
             return list(connection.execute(query))
 
     def _count(self, actor: Actor, target: int) -> tuple[int, int]:
-        """How many secrets there are, and how many of them are sealed with a version before `target` (or cannot be read)."""
+        """How many secrets there are, and how many of them are sealed with another version than `target` or a later one that exists."""
         with self._control.read() as connection:
-            rows = connection.execute(select(model_secret.c.sealed).where(*self._mine(actor)))
-            old = [self._is_old(row, target) for row in rows]
-        return len(old), sum(old)
+            rows = list(connection.execute(select(model_secret.c.sealed).where(*self._mine(actor))))
+        # Asked after the rows were read: a version above it belongs to a key that was lost with a restored backup.
+        newest = self._keystore.org_key(actor.org_id).latest
+        return len(rows), sum(self._is_old(row, target) or self._keystore.sealed_version(row.sealed) > newest for row in rows)
 
     def _is_old(self, row: Row[Any], target: int) -> bool:
         try:

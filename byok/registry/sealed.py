@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from byok.keystore import SealContext
 from byok.registry.errors import BadSealedKey
 
 _PREFIX = "byoksealed_"
+_ID, _FINGERPRINT = re.compile(r"[0-9a-f-]{36}"), re.compile(r"[0-9a-f]{8}")
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,8 @@ class SealedKey:
             made = cls(**told)
             if any(type(getattr(made, name)) is not (int if name == "version" else str) for name in cls.__dataclass_fields__):
                 raise TypeError
+            if not _ID.fullmatch(made.model_id) or not _FINGERPRINT.fullmatch(made.fingerprint):
+                raise ValueError
             _ = made.context
         except (ValueError, TypeError, ByokError):
             pass

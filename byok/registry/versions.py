@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, func, or_, select, update
 
-from byok.access import Actor
+from byok.access import MODELS_READ, Actor, require
 from byok.clock import utcnow
 from byok.control import ControlPlane
 from byok.control.tables import keystore_rotation, model, model_secret
 from byok.engine.plan import ModelRef
 from byok.errors import ByokError
-from byok.keystore import KeyStore, KeyStoreBusy, KeyStoreMismatch, SealContext, SecretVersionRetired
+from byok.keystore import KeyStore, KeyStoreBusy, KeyStoreMismatch, SealContext, SecretIntegrity, SecretVersionRetired, check_org_id
 from byok.registry.errors import BadGrace, SecretGone
 
 GRACE = timedelta(hours=24)
@@ -40,6 +41,19 @@ def check_grace(grace: timedelta) -> timedelta:
     return grace
 
 
+def check_place(ref: ModelRef) -> None:
+    """Refuse a model whose base URL does not lie at its origin: opening the key proves the origin alone, and the base URL is called.
+
+    Raises:
+        SecretIntegrity: One of the two was edited.
+    """
+    if ref.base_url != ref.origin and not ref.base_url.startswith(f"{ref.origin}/"):
+        raise SecretIntegrity(
+            f"the base URL of model {ref.key!r} is not at the origin that its key was given for",
+            hint="the control plane was changed outside byok; set the URL again, with a new key: byok model update",
+        )
+
+
 def stored_secrets(control: ControlPlane, actor: Actor, keystore: KeyStore) -> list[dict[str, Any]]:
     """How many keys of the actor's organisation are sealed in which store, with which version of its key.
 
@@ -47,7 +61,11 @@ def stored_secrets(control: ControlPlane, actor: Actor, keystore: KeyStore) -> l
         control: Where they are.
         actor: Whose organisation.
         keystore: The store in use; of keys in another one, the version is not told.
+
+    Raises:
+        ScopeMissing: The actor lacks `models:read`.
     """
+    require(actor, MODELS_READ, "keystore.status")
     with control.read() as connection:
         rows = connection.execute(
             select(model_secret.c.store, model_secret.c.sealed).where(
@@ -103,7 +121,9 @@ class KeyVersions:
 
         Raises:
             KeyStoreMismatch: They are in another one. A process without Vault's address must not begin a second store silently.
+            BadOrgId: The organisation's id is none.
         """
+        check_org_id(org_id)
         query = select(model_secret.c.store, func.count()).where(
             model_secret.c.org_id == org_id, model_secret.c.state.in_(LIVE), model_secret.c.store != self._keystore.name
         )
@@ -121,8 +141,13 @@ class KeyVersions:
         """Store a version.
 
         Raises:
-            KeyStoreBusy: The organisation's key was rotated between sealing and storing; what was sealed would soon open no more.
+            KeyStoreBusy: The organisation's key was rotated, or all keys moved to another store, between sealing and storing.
         """
+        elsewhere = select(func.count()).where(
+            model_secret.c.org_id == row["org_id"], model_secret.c.state.in_(LIVE), model_secret.c.store != row["store"]
+        )
+        if connection.execute(elsewhere).scalar():
+            raise KeyStoreBusy("the keys have just been moved to another store", hint="set this process up for that store, and try again")
         newest = select(func.max(keystore_rotation.c.target)).where(
             keystore_rotation.c.store == row["store"], keystore_rotation.c.org_id == row["org_id"]
         )
@@ -155,29 +180,40 @@ class KeyVersions:
         """Destroy all versions of a model's key."""
         self._destroy(connection, model_secret.c.model_id == model_id)
 
-    def sweep(self) -> int:
-        """Destroy versions whose grace has ended, and pending ones that an interrupted rotation left; return how many."""
+    def sweep(self, org_id: str) -> Sequence[tuple[str, int]]:
+        """Destroy versions whose grace has ended, and pending ones that an interrupted rotation left.
+
+        Returns:
+            Model and version of each.
+        """
+        check_org_id(org_id)
         now = utcnow()
-        ended = or_(
+        ended = (model_secret.c.org_id == org_id) & or_(
             and_(model_secret.c.state == "retiring", model_secret.c.grace_until <= now),
             and_(model_secret.c.state == "pending", model_secret.c.created_at <= now - _ABANDONED),
         )
         with self._control.read() as connection:
-            if not connection.execute(select(func.count()).select_from(model_secret).where(ended)).scalar():
-                return 0
-        with self._control.write() as connection:
-            return self._destroy(connection, ended)
+            found = [(row.model_id, row.version) for row in connection.execute(select(model_secret).where(ended))]
+        if found:
+            with self._control.write() as connection:
+                self._destroy(connection, ended)
+        return found
 
-    def usable(self, ref: ModelRef, org_id: str) -> int:
+    def usable(self, ref: ModelRef, org_id: str, *, refused: int | None = None) -> int:
         """The version that a run which is pinned to `ref` uses now: its own while that lasts, else the active one.
+
+        Args:
+            ref: The model as the run has it.
+            org_id: The organisation.
+            refused: A version that the endpoint does not take (any more), whatever grace it was given here: the active one counts.
 
         Raises:
             SecretGone: There is none any more.
             SecretVersionRetired: Its own has been retired, and the new one is for another address.
         """
-        return int(self._usable(ref, org_id).version)
+        return int(self._usable(ref, org_id, refused).version)
 
-    def open(self, ref: ModelRef, org_id: str) -> tuple[str, int]:
+    def open(self, ref: ModelRef, org_id: str, *, refused: int | None = None) -> tuple[str, int]:
         """The key that `usable` means, in clear, and its version: for one local variable of one task run.
 
         Raises:
@@ -185,22 +221,26 @@ class KeyVersions:
             KeyStoreMismatch: It is in another store.
             ByokError: One of `byok.keystore.errors`.
         """
-        row = self._usable(ref, org_id)
+        row = self._usable(ref, org_id, refused)
         if row.store != self._keystore.name:
             mend = "set BYOK_VAULT_ADDR" if row.store == "transit" else "unset BYOK_VAULT_ADDR"
             raise KeyStoreMismatch(
                 f"the key of model {ref.key!r} is in the store {row.store!r}, and this process uses {self._keystore.name!r}", hint=mend
             )
+        check_place(ref)
         # The origin comes from what will be called, not from the row: an edited URL does not open.
         return self._keystore.open(row.sealed, SealContext(org_id, ref.id, row.version, ref.origin)), row.version
 
-    def _usable(self, ref: ModelRef, org_id: str) -> Row[Any]:
+    def _usable(self, ref: ModelRef, org_id: str, refused: int | None) -> Row[Any]:
+        check_org_id(org_id)
         mine = (model_secret.c.org_id == org_id, model_secret.c.model_id == ref.id)
         with self._control.read() as connection:
-            current = connection.execute(select(model.c.key_version).where(model.c.org_id == org_id, model.c.id == ref.id)).scalar()
+            current = connection.execute(
+                select(model.c.key_version).where(model.c.org_id == org_id, model.c.id == ref.id, model.c.status == "active")
+            ).scalar()
             rows = {row.version: row for row in connection.execute(select(model_secret).where(*mine))}
         row = rows.get(ref.key_version or 0)
-        if row is not None and row.sealed is not None and self._in_force(row, current):
+        if row is not None and row.version != refused and row.sealed is not None and self._in_force(row, current):
             return row
         active = rows.get(current or 0)
         if active is None or active.sealed is None or active.state != "active":
@@ -213,7 +253,12 @@ class KeyVersions:
 
     @staticmethod
     def _in_force(row: Row[Any], current: int | None) -> bool:
-        """Whether a version may be used. A retired row that is put back does not count: an active one is the model's own version."""
+        """Whether a version may be used. A retired row that is put back does not count: an active one is the model's own version.
+
+        A disabled model has no version (`current` is None), whatever its rows say.
+        """
+        if current is None:
+            return False
         if row.state == "active":
             return bool(row.version == current)
         return bool(row.state == "retiring" and row.grace_until is not None and row.grace_until > utcnow())
@@ -239,4 +284,4 @@ class KeyVersions:
                 .where(model_secret.c.model_id == model_id)
                 .order_by(model_secret.c.version.desc())
             )
-            return [dict(row._mapping) for row in rows]
+            return [dict(zip(shown, row, strict=True)) for row in rows]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from byok.app import Services
 from byok.clock import iso
-from byok.endpoint import ProbeResult, probe
+from byok.endpoint import ChatClient, EndpointAuth, ProbeResult, probe
 from byok.engine.attempts import attempt_id
 from byok.engine.journal import Journal, read_journal
 from byok.engine.plan import ModelRef, RunPlan
@@ -38,12 +38,24 @@ async def probe_models(services: Services, run_id: str) -> int:
         if unit in before.results:
             continue
         async with services.registry.client(model, plan.org_id, connections=1) as client:
-            found = await probe(client)
+            found = await _probe(client)
         with Journal(path) as journal:
             _record(journal, unit, before.next_attempt(unit), found, client.key_version)
         state = replay(read_journal(path))
         services.warehouse.write_segment(attempt_rows(plan, state, role="probe", model=model))
     return len(models)
+
+
+async def _probe(client: ChatClient) -> ProbeResult:
+    sent_with = client.key_version
+    try:
+        return await probe(client)
+    except EndpointAuth as error:
+        refused = error
+    # The run's own key was rotated, and the provider has let go of it since.
+    if await client.renew(sent_with):
+        return await probe(client)
+    raise refused
 
 
 def _record(journal: Journal, unit: str, first: int, found: ProbeResult, key_version: int | None) -> None:

@@ -37,14 +37,15 @@ class Counters:
     faults: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Settings:
-    """How the sandbox behaves; see `Sandbox`."""
+    """How the sandbox behaves; see `Sandbox`. Only `api_keys` changes while it serves."""
 
     mind: Mind
     model_id: str
     latency_ms: float
-    api_key: str | None = field(repr=False)
+    api_keys: frozenset[str] = field(repr=False)
+    """Keys that it takes; none means that it takes any request."""
     usage: bool
     json_schema: bool
     hook: FaultHook | None
@@ -122,11 +123,11 @@ class _Routes:
         return _json(answer, headers={"x-request-id": answer["id"], **(fault.headers if fault else {})})
 
     def _check_key(self, request: Request) -> None:
-        wanted = self.settings.api_key
-        if wanted is None:
+        wanted = self.settings.api_keys
+        if not wanted:
             return
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if not hmac.compare_digest(given.encode(), wanted.encode()):
+        if not any(hmac.compare_digest(given.encode(), key.encode()) for key in wanted):
             self.counters.wrong_keys += 1
             # Like the real ones, it says that the key is wrong and not what it was.
             raise _Refused(401, "Incorrect API key provided.", "invalid_api_key")

@@ -73,7 +73,7 @@ class Sandbox:
         if api_key == "":
             raise BadSandboxOption("the sandbox's key is empty", hint="give a key, or none at all")
         mind = Mind(_pairs(answers), accuracy=accuracy, judge_accuracy=judge_accuracy, seed=seed)
-        self._settings = Settings(mind, model_id, latency_ms, api_key, usage, json_schema, as_hook(faults))
+        self._settings = Settings(mind, model_id, latency_ms, frozenset([api_key] if api_key else []), usage, json_schema, as_hook(faults))
         self._counters = Counters()
         # asyncio switches Nagle's algorithm off only on sockets that say they are TCP; with it each answer waits 40 ms.
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -107,6 +107,16 @@ class Sandbox:
     def rightly_judged_questions(self) -> frozenset[str]:
         """The questions about which it judges rightly."""
         return self._settings.mind.judged_right
+
+    def accept(self, *api_keys: str) -> None:
+        """Take these keys from now on and no others, as after a rotation in a provider's console.
+
+        Raises:
+            BadSandboxOption: There is none, or an empty one.
+        """
+        if not api_keys or not all(api_keys):
+            raise BadSandboxOption("the sandbox's key is empty", hint="give one or more keys")
+        self._settings.api_keys = frozenset(api_keys)
 
     def stats(self) -> dict[str, int]:
         """What `GET /stats` tells: the counters, `rows` and `right_rows`."""

@@ -10,11 +10,16 @@ import pytest
 DOC = (Path(__file__).resolve().parents[2] / "docs" / "cli.md").read_text(encoding="utf-8")
 COMMANDS = [
     "init",
-    *(f"model {one}" for one in ("register", "list", "show", "probe", "disable")),
+    *(f"member {one}" for one in ("add", "list", "role", "suspend", "restore")),
+    *(f"token {one}" for one in ("issue", "list", "rotate", "revoke")),
+    *("audit list", "audit verify"),
+    *(f"vault {one}" for one in ("setup", "status", "rewrap", "migrate", "dev")),
+    *("key seal", "grant register", "grant rotate", "grant list", "grant revoke"),
+    *(f"model {one}" for one in ("register", "list", "show", "rotate", "update", "probe", "disable")),
     *(f"dataset {one}" for one in ("add", "list", "show")),
     *(f"judge {one}" for one in ("create", "list", "show")),
     "evaluate",
-    *("run list", "run show", "bill show", "report", "sql", "sandbox serve", "up", "demo", "doctor"),
+    *("run list", "run show", "run resume", "bill show", "report", "sql", "sandbox serve", "up", "demo", "doctor"),
 ]
 
 

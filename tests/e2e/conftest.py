@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from byok_testing.installation import Byok, clean_environment, served
+from byok_testing.stack import Stack
 
 ROOT = Path(__file__).resolve().parents[2]
 GSM8K = ROOT.parent / "shared" / "data" / "gsm8k" / "test.jsonl"
@@ -53,6 +54,12 @@ def up(byok: Byok, sandboxes: dict[str, dict[str, Any]]) -> Iterator[dict[str, A
     child.send_signal(signal.SIGINT)
     assert child.wait(60) == 0
     child.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def prefect_api(up: dict[str, Any]) -> Stack:
+    """Prefect's API, with the login of `byok up`."""
+    return Stack(up["api_url"], Path(up["login_file"]).read_text().strip())
 
 
 ANSWER_KEY = "sk-sandbox-Zq3xV7mN2pL9wR4tY8uK1sD6fG5hJ0aB"
