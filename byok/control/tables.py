@@ -147,6 +147,7 @@ model = Table(
     Column("status", String(12), nullable=False),  # active | disabled
     Column("key_version", Integer),  # version of the sealed key in use; NULL: the endpoint needs no key
     Column("key_mask", String(40)),  # what people are shown of the key
+    Column("least_key_version", Integer, nullable=False, server_default="1"),  # older ones are over, whatever their rows say
     Column("capabilities", JSON, nullable=False),  # what the last probe found
     Column("revision", Integer, nullable=False),  # goes up with every change
     Column("created_by", String(36), ForeignKey("member.id"), nullable=False),

@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from byok.redaction import forms
+
 MAX_DEPTH = 64
 """Deepest nesting of a JSON body; real answers have less than 10."""
 
@@ -49,7 +51,7 @@ class Reply:
 
 
 class Redactor:
-    """Takes secrets out of texts. Shows nothing of them itself."""
+    """Takes secrets out of texts, as they are and as URLs, hex and base64 write them. Shows nothing of them itself."""
 
     __slots__ = ("_secrets",)
 
@@ -61,7 +63,7 @@ class Redactor:
         """Take this one out too; answers to requests with the one before may still come."""
         # A shorter "key" would take pieces out of ordinary words.
         if secret and len(secret) >= 4:
-            self._secrets += (secret,)
+            self._secrets += tuple(dict.fromkeys((secret, *forms(secret))))
 
     def __repr__(self) -> str:
         return "Redactor()"

@@ -167,6 +167,7 @@ class KeyVersions:
             connection.execute(update(model_secret).where(mine, model_secret.c.state == "active").values(**old))
         else:
             self._destroy(connection, mine, model_secret.c.state.in_(("active", "retiring")))
+            connection.execute(update(model).where(model.c.id == model_id).values(least_key_version=version))
         connection.execute(update(model_secret).where(mine, model_secret.c.version == version).values(state="active"))
 
     def drop(self, model_id: str, version: int) -> None:
@@ -193,11 +194,15 @@ class KeyVersions:
             and_(model_secret.c.state == "pending", model_secret.c.created_at <= now - _ABANDONED),
         )
         with self._control.read() as connection:
-            found = [(row.model_id, row.version) for row in connection.execute(select(model_secret).where(ended))]
+            found = [(row.model_id, row.version, row.state) for row in connection.execute(select(model_secret).where(ended))]
         if found:
             with self._control.write() as connection:
                 self._destroy(connection, ended)
-        return found
+                for model_id, version, state in found:
+                    if state == "retiring":
+                        newer = (model.c.id == model_id, model.c.least_key_version <= version)
+                        connection.execute(update(model).where(*newer).values(least_key_version=version + 1))
+        return [(model_id, version) for model_id, version, _ in found]
 
     def usable(self, ref: ModelRef, org_id: str, *, refused: int | None = None) -> int:
         """The version that a run which is pinned to `ref` uses now: its own while that lasts, else the active one.
@@ -235,12 +240,15 @@ class KeyVersions:
         check_org_id(org_id)
         mine = (model_secret.c.org_id == org_id, model_secret.c.model_id == ref.id)
         with self._control.read() as connection:
-            current = connection.execute(
-                select(model.c.key_version).where(model.c.org_id == org_id, model.c.id == ref.id, model.c.status == "active")
-            ).scalar()
+            found = connection.execute(
+                select(model.c.key_version, model.c.least_key_version).where(
+                    model.c.org_id == org_id, model.c.id == ref.id, model.c.status == "active"
+                )
+            ).first()
             rows = {row.version: row for row in connection.execute(select(model_secret).where(*mine))}
+        current, least = found if found is not None else (None, 0)
         row = rows.get(ref.key_version or 0)
-        if row is not None and row.version != refused and row.sealed is not None and self._in_force(row, current):
+        if row is not None and least <= row.version != refused and row.sealed is not None and self._in_force(row, current):
             return row
         active = rows.get(current or 0)
         if active is None or active.sealed is None or active.state != "active":

@@ -56,6 +56,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["org_id"], ["org.id"], name=op.f("fk_keystore_rotation_org_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_keystore_rotation")),
     )
+    op.add_column("model", sa.Column("least_key_version", sa.Integer(), server_default="1", nullable=False))
     op.add_column("token", sa.Column("name", sa.String(length=64), server_default="", nullable=False))
     op.add_column("token", sa.Column("last_used_at", Utc(length=32), nullable=True))
     op.add_column("model_secret", sa.Column("origin", sa.Text(), server_default="", nullable=False))
