@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 
@@ -36,8 +37,13 @@ programs:
 	} || echo "chromium or postgresql could not be installed: the tests that need them will fail until they are"
 
 .PHONY: test
-test: $(READY) programs ## Run all tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: $(READY) programs ## Run the tests, but for the slow ones (7 minutes on 2 cores)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" $(PYTEST_ARGS)
+
+# Whole runs through a real server and worker, interrupted in every way, with a search for keys in all that they leave.
+.PHONY: test-slow
+test-slow: $(READY) ## Run the slow tests: interrupted runs, and the search for leaked keys (5 minutes)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: $(READY) ## Check style, imports and types

@@ -15,7 +15,7 @@ from byok.keystore.openbao import LocalOpenBao
 from byok.sandbox import Fault, Sandbox
 from byok_testing.installation import Byok, clean_environment
 
-pytestmark = pytest.mark.prefect
+pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 
 OLD_KEY = "sk-sandbox-Rt5vB8nM1qW4eR7tY0uI3oP6aS9dF2gH"
 NEW_KEY = "sk-sandbox-Nk2jH5gF8dS1aP4oI7uY0tR3eW6qM9nB"
@@ -167,8 +167,8 @@ def test_19b_a_key_that_is_rotated_in_mid_run_costs_no_row_and_both_versions_are
     ]
     refused, old, new = (row[3] for row in attempts)
     assert old + new == ROWS and old >= 300 and new >= 1
-    # Hardly more requests were refused than were under way when the provider let go.
-    assert 1 <= refused <= 2 * 16
+    # For each shard under way, no more requests were refused than may be under way at once: the first of them fetches the new key.
+    assert 1 <= refused <= 4 * 16
     states = {one["version"]: one["state"] for one in told[0]["key_versions"]}
     assert states[version] == ("destroyed" if options == ("--compromised",) else "retiring") and states[version + 1] == "active"
 

@@ -42,7 +42,7 @@ from byok_testing.stack import (
     wait_up,
 )
 
-pytestmark = [pytest.mark.prefect, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.prefect, pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROWS = 12
 BYOK = [*WITH_CORES, sys.executable, "-m", "byok.cli.main"]
