@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import signal
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
@@ -15,7 +12,7 @@ from typing import Any
 import pytest
 
 from byok_testing.installation import Byok, clean_environment, served
-from byok_testing.stack import Stack
+from byok_testing.stack import Stack, started, wait_up
 
 ROOT = Path(__file__).resolve().parents[2]
 GSM8K = ROOT.parent / "shared" / "data" / "gsm8k" / "test.jsonl"
@@ -37,29 +34,11 @@ def gsm8k() -> Path:
 
 
 @pytest.fixture(scope="session")
-def up(byok: Byok, sandboxes: dict[str, dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def up(byok: Byok, sandboxes: dict[str, dict[str, Any]]) -> Iterator[Stack]:
     """Server, work pool, worker and deployments of `byok up`, for all tests of the session."""
-    child = subprocess.Popen(
-        [sys.executable, "-m", "byok.cli.main", "up", "--port", "0", "--json"], stdout=subprocess.PIPE, text=True, env=byok.environment
-    )
-    assert child.stdout is not None
-    text = ""
-    for line in child.stdout:
-        text += line
-        if line.startswith("}"):
-            break
-    logs = {path.name: path.read_text(errors="replace")[-2000:] for path in (byok.home / "logs").glob("*.log")}
-    assert text, f"byok up said nothing: {logs}"
-    yield json.loads(text)["up"]
-    child.send_signal(signal.SIGINT)
-    assert child.wait(60) == 0
-    child.stdout.close()
-
-
-@pytest.fixture(scope="session")
-def prefect_api(up: dict[str, Any]) -> Stack:
-    """Prefect's API, with the login of `byok up`."""
-    return Stack(up["api_url"], Path(up["login_file"]).read_text().strip())
+    with started([sys.executable, "-m", "byok.cli.main"], byok.environment) as child:
+        yield wait_up(child, byok.home / "logs")
+    assert child.returncode == 0
 
 
 ANSWER_KEY = "sk-sandbox-Zq3xV7mN2pL9wR4tY8uK1sD6fG5hJ0aB"

@@ -144,15 +144,15 @@ def test_a_second_run_of_the_same_configuration_gives_the_same_verdicts(byok, fi
     assert byok.sql(f"SELECT count(*) FROM (({one} EXCEPT {two}) UNION ALL ({two} EXCEPT {one}))") == [[0]]
 
 
-def test_an_ad_hoc_run_through_the_api_ends_with_the_same_rows(byok, registered, prefect_api):
+def test_an_ad_hoc_run_through_the_api_ends_with_the_same_rows(byok, registered, up):
     request = {"model": "candidate", "dataset": "gsm8k", "graders": ["numeric"], "judges": ["correct"], "limit": 40, "seed": 7}
-    deployment = prefect_api.ask("deployments/name/evaluate/ad-hoc")
+    deployment = up.ask("deployments/name/evaluate/ad-hoc")
     schema = deployment["parameter_openapi_schema"]
     form = next(iter(schema["definitions"].values()))["properties"]
     assert all(field.get("description") for field in form.values()), "every field of the form explains itself"
-    run = prefect_api.ask(f"deployments/{deployment['id']}/create_flow_run", {"parameters": {"request": request}})
+    run = up.ask(f"deployments/{deployment['id']}/create_flow_run", {"parameters": {"request": request}})
     until = time.monotonic() + 200
-    while (state := prefect_api.ask(f"flow_runs/{run['id']}")["state"])["type"] not in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+    while (state := up.ask(f"flow_runs/{run['id']}")["state"])["type"] not in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
         assert time.monotonic() < until, state
         time.sleep(0.5)
     logs = (byok.home / "logs" / "worker.log").read_text(errors="replace")[-3000:]
@@ -173,16 +173,16 @@ def test_an_ad_hoc_run_through_the_api_ends_with_the_same_rows(byok, registered,
     )
     one, two = bills.format(mine["run_id"]), bills.format(theirs)
     assert byok.sql(f"SELECT count(*) FROM (({one} EXCEPT {two}) UNION ALL ({two} EXCEPT {one}))") == [[0]]
-    artifacts = {artifact["key"] for artifact in prefect_api.ask("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}})}
+    artifacts = {artifact["key"] for artifact in up.ask("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run["id"]]}}})}
     assert artifacts >= {"run-summary", "leaderboard", "two-bills"}
 
 
-def test_a_run_below_its_threshold_leaves_with_one(byok, registered, prefect_api):
+def test_a_run_below_its_threshold_leaves_with_one(byok, registered, up):
     told = byok.json("evaluate", "candidate", "gsm8k", "--grader", "numeric", "--limit", "30", "--min-score", "numeric=0.999", code=1)[
         "run"
     ]
     assert (told["status"], told["below"]) == ("completed", ["numeric"])
-    state = prefect_api.ask(f"flow_runs/{byok.sql('SELECT flow_run_id FROM v1.runs ORDER BY started_at DESC LIMIT 1')[0][0]}")["state"]
+    state = up.ask(f"flow_runs/{byok.sql('SELECT flow_run_id FROM v1.runs ORDER BY started_at DESC LIMIT 1')[0][0]}")["state"]
     assert (state["type"], state["name"]) == ("FAILED", "BelowThreshold")
 
 

@@ -7,21 +7,13 @@ from typing import Any
 
 import pytest
 
-from byok_testing.raw_server import RawServer, http
+from byok_testing.raw_server import RawServer, http, starting
 
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., RawServer]]:
     """Starts raw servers that are stopped after the test."""
-    servers: list[RawServer] = []
-
-    def start(*script: bytes, **options: Any) -> RawServer:
-        servers.append(RawServer(list(script), **options))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
+    yield from starting()
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from byok.home import Home
 from byok.keystore import VaultSettings
 from byok.keystore.openbao import LocalOpenBao
 from byok.keystore.setup import VaultSetup
-from byok_testing.raw_server import RawServer, http
+from byok_testing.raw_server import RawServer, http, starting
 
 STORES = ("local", "transit")
 
@@ -97,15 +97,7 @@ def vaulted(request: pytest.FixtureRequest, installation: Callable[..., Services
 @pytest.fixture
 def raw() -> Iterator[Callable[..., RawServer]]:
     """Start servers that answer with scripted bytes."""
-    servers: list[RawServer] = []
-
-    def start(*script: bytes, **options: Any) -> RawServer:
-        servers.append(RawServer(list(script), **options))
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.close()
+    yield from starting()
 
 
 @pytest.fixture

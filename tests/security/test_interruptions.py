@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 
@@ -14,6 +13,7 @@ import pytest
 from byok.keystore.openbao import LocalOpenBao
 from byok.sandbox import Fault, Sandbox
 from byok_testing.installation import Byok, clean_environment
+from byok_testing.stack import started, wait_up
 
 pytestmark = [pytest.mark.prefect, pytest.mark.slow]
 
@@ -75,16 +75,10 @@ def byok(tmp_path_factory, vault, stage):
     rows.write_text("".join(json.dumps({"question": question, "answer": answer}) + "\n" for question, answer in QUESTIONS))
     command.run("dataset", "add", "sums", str(rows))
     command.run("judge", "create", "right", "--model", "adder", "--system", "helpfulness", "--output", "binary")
-    child = subprocess.Popen(
-        [sys.executable, "-m", "byok.cli.main", "up", "--port", "0", "--json"], stdout=subprocess.PIPE, text=True, env=command.environment
-    )
-    for line in child.stdout:
-        if line.startswith("}"):
-            break
-    yield command
-    child.send_signal(signal.SIGINT)
-    assert child.wait(60) == 0
-    child.stdout.close()
+    with started([sys.executable, "-m", "byok.cli.main"], command.environment) as child:
+        wait_up(child, command.home / "logs")
+        yield command
+    assert child.returncode == 0
 
 
 def once_each(byok, run_id):

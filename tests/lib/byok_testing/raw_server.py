@@ -7,6 +7,7 @@ import json
 import socket
 import ssl
 import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 CLOSE = b""
@@ -92,3 +93,16 @@ class RawServer:
             connection.close()
         for thread in (self._thread, *self._workers):
             thread.join(5)
+
+
+def starting() -> Iterator[Callable[..., RawServer]]:
+    """For a fixture to yield from: starts servers, each with the answers of its script, and stops them all at the end."""
+    servers: list[RawServer] = []
+
+    def start(*script: bytes, **options: Any) -> RawServer:
+        servers.append(RawServer(list(script), **options))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
