@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 from dataclasses import dataclass
+from typing import Literal
 
 from byok.access import Actor, Administration, AuditLog, Grants, actor_from_environment, read_signing_key
 from byok.control import ControlPlane, open_control
@@ -42,12 +43,12 @@ def open_audit(home: Home, control: ControlPlane) -> AuditLog:
     return AuditLog(control, read_signing_key(home.signing_key_file, "audit-v1"), home.audit_heads)
 
 
-def open_services(home: Home | None = None, vault: VaultSettings | None = None) -> Services:
+def open_services(home: Home | None = None, vault: VaultSettings | Literal["local"] | None = None) -> Services:
     """Open the installation that the environment names, as the member whose token it holds.
 
     Args:
         home: The installation; by default that of the environment.
-        vault: Settings of Vault; by default those of the environment.
+        vault: Settings of Vault, or `local` for the embedded store; by default what the environment says.
 
     Raises:
         NotInitialised: `byok init` has not been run.

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 
 import uuid_utils
 
 _NAMESPACE = uuid.UUID("6f3c1f0e-6a55-5d0c-9d0b-3a8b5f1d2c4e")
+
+
+SLUG = r"[a-z0-9][a-z0-9-]{0,62}"
+"""What may be part of a path, a key's name in Vault, or a command: names of organisations, keys of models, ids."""
+
+
+def is_slug(text: str) -> bool:
+    """Whether a text is a slug, from its first character to its last."""
+    return re.fullmatch(SLUG, text) is not None
 
 
 def new_id() -> str:

@@ -23,4 +23,5 @@ def open_services() -> app.Services:
         return app.open_services()
     home = Home.from_environment()
     block = KeyStore.load(name, _sync=True)
-    return app.open_services(home, block.settings(home))
+    # What the block says counts, whatever the environment says.
+    return app.open_services(home, block.settings(home) or "local")

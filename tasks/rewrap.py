@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from prefect import task
 
 from byok.registry import Rewrapped, Rewrapper
 from tasks.opening import open_services
 from tasks.policies import SETTINGS
 
-NOT_WITHIN = timedelta(hours=20)
-"""Whoever reaches Prefect can start flows; a daily schedule rotates, a hundred starts an hour do not."""
-
 
 @task(name="rewrap", **SETTINGS)
 def rewrap(rotate: bool) -> Rewrapped:
     """Rotate and rewrap; goes on with a rotation that was interrupted."""
     services = open_services()
-    return Rewrapper(services.control, services.keystore, services.audit).run(services.actor, rotate=rotate, not_within=NOT_WITHIN)
+    return Rewrapper(services.control, services.keystore, services.audit).run(services.actor, rotate=rotate)

@@ -27,6 +27,7 @@ from byok.access.members import (
     ensure_service_member,
     find_org,
     issue_token,
+    kept_token_ended,
     reissue,
     service_member_id,
 )
@@ -96,6 +97,7 @@ __all__ = [
     "find_org",
     "has_entries",
     "issue_token",
+    "kept_token_ended",
     "read_signing_key",
     "reissue",
     "require",

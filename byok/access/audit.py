@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 from sqlalchemy import Connection, Row, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from byok.clock import iso, utcnow
 from byok.control import ControlPlane
@@ -238,7 +239,7 @@ class AuditLog:
     def _remember(self, chain: str, head: tuple[int, str]) -> None:
         try:
             self._keep_head(chain, head)
-        except (OSError, AuditHeadsUnreadable) as error:
+        except (OSError, AuditHeadsUnreadable, SQLAlchemyError) as error:
             # The act is committed, and must not look as if it had failed; `verify` says that the file is damaged.
             _log.warning("the head of the audit log was not kept in %s: %s", self._heads, type(error).__name__)
 

@@ -24,7 +24,7 @@ from byok.clock import iso, utcnow
 from byok.control import ControlPlane
 from byok.control.tables import grant, member, org, token
 from byok.errors import InputError, NotFound, NotPermitted
-from byok.ids import new_id
+from byok.ids import is_slug, new_id
 
 Action = Literal["register", "rotate"]
 
@@ -104,9 +104,11 @@ class Grants:
 
         Raises:
             ScopeMissing: The actor may not do it themselves.
-            BadGrant: The lifetime is out of range.
+            BadGrant: The lifetime is out of range, or no model can have that key.
         """
         require(actor, MODELS_WRITE, "grant.make")
+        if not is_slug(model_key):
+            raise BadGrant("this cannot be the key of a model", hint="lower-case letters, digits and dashes, at most 63")
         if not SHORTEST <= lifetime <= LONGEST:
             raise BadGrant("a grant lives between a minute and 7 days", hint="for example --expires 1h")
         grant_id, now = new_id(), utcnow()
@@ -218,6 +220,7 @@ class Grants:
                 select(
                     *(grant, member.c.email, member.c.kind, member.c.role, member.c.active, org.c.slug),
                     token.c.revoked_at.label("token_revoked_at"),
+                    token.c.expires_at.label("token_expires_at"),
                 )
                 .join(member, member.c.id == grant.c.member_id)
                 .outerjoin(token, token.c.id == grant.c.token_id)
@@ -234,6 +237,8 @@ class Grants:
             return row, "used already"
         if row.revoked_at is not None or row.token_revoked_at is not None:
             return row, "it has been revoked"
+        if row.token_expires_at is not None and row.token_expires_at <= utcnow():
+            return row, "the token that it was made with has ended"
         if not row.active or MODELS_WRITE not in ROLES[row.role]:
             return row, "its maker may not do this any more"
         return row, None

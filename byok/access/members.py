@@ -5,23 +5,23 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import IntegrityError
 
 from byok.access.audit import AuditLog
 from byok.access.scopes import ROLES, Actor
-from byok.access.tokens import NewToken, new_token
+from byok.access.tokens import NewToken, new_token, public_id
 from byok.clock import utcnow
 from byok.control import ControlPlane
 from byok.control.tables import member, org, token
 from byok.errors import InputError
 from byok.home import Home
-from byok.ids import new_id
+from byok.ids import is_slug, new_id
 
 TOKEN_LIFETIME = timedelta(days=90)
 
-_SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _EMAIL = re.compile(r"[^\s@]{1,64}@[^\s@]{1,189}")
 
 
@@ -65,7 +65,7 @@ def check_organisation(slug: str, owner_email: str) -> None:
     Raises:
         BadOrganisation: One of them cannot.
     """
-    if not _SLUG.fullmatch(slug):
+    if not is_slug(slug):
         raise BadOrganisation(f"{slug!r} cannot be the name of an organisation", hint="lower-case letters, digits and dashes, at most 63")
     check_email(owner_email)
 
@@ -123,7 +123,19 @@ def check_belongs(home: Home, control: ControlPlane, slug: str) -> None:
             known = connection.execute(select(org.c.slug).order_by(org.c.created_at)).scalar()
     if known not in (None, slug):
         raise OrganisationExists(f"this installation belongs to {known!r}", hint=f"use --org {known}, or another BYOK_HOME", org=known)
-    home.belong_to(slug)
+
+
+def kept_token_ended(control: ControlPlane, path: Path) -> bool:
+    """Whether a file with a token is missing, or holds one that has expired. One that was revoked is not replaced by itself."""
+    try:
+        public = public_id(path.read_text(encoding="utf-8").strip())
+    except FileNotFoundError:
+        return True
+    except (OSError, UnicodeDecodeError):
+        return False
+    with control.read() as connection:
+        kept = connection.execute(select(token.c.expires_at, token.c.revoked_at).where(token.c.id == (public or ""))).first()
+    return kept is not None and kept.revoked_at is None and kept.expires_at <= utcnow()
 
 
 def reissue(control: ControlPlane, member_id: str) -> str:

@@ -64,6 +64,8 @@ def examine(home: Home) -> Iterator[Check]:
     if not os.environ.get("BYOK_VAULT_ADDR"):
         yield _private("key-encryption key", home.kek_file)
     yield _private("signing key", home.signing_key_file)
+    if home.worker_token_file.exists():
+        yield _private("worker token file", home.worker_token_file)
     yield _room(home)
     yield _guarded("control plane", lambda: _control(home))
     yield _guarded("member token", lambda: _token(home))
@@ -147,7 +149,8 @@ def _worker(home: Home) -> str:
         raise InputError("the worker has no token", hint="run byok init again with the same organisation and owner")
     control = open_control(home.database_url)
     try:
-        actor = authenticate(control, home.worker_token_file.read_text(encoding="utf-8").strip())
+        token = home.worker_token_file.read_text(encoding="utf-8").strip()
+        actor = authenticate(control, token, organisation=home.organisation)
     finally:
         control.close()
     return f"{actor.email}, {actor.role}"

@@ -76,6 +76,7 @@ def initialise(home: Home, org: str, owner: str) -> Initialised:
         ensure_service_member,
         find_org,
         has_entries,
+        kept_token_ended,
         reissue,
         service_member_id,
     )
@@ -104,16 +105,17 @@ def initialise(home: Home, org: str, owner: str) -> Initialised:
         audit = open_audit(home, control)
         if known is not None and not complete and audit.verify(known).bad_seq is not None:
             raise OrganisationExists(f"the signing key here is not that of the organisation {org!r}", hint=_BRING_KEYS, org=org)
+        home.belong_to(org)
         created = create_org(control, org, owner, audit)
         token = created.token
-        if token is None and not complete and not home.token_file.exists():
-            # Interrupted after the organisation was made and before its token was kept; or a second machine of it.
+        # One that was never kept, or is at its end. A lost one is not replaced by itself: its owner may keep it elsewhere.
+        if token is None and (not complete or home.token_file.exists()) and kept_token_ended(control, home.token_file):
             audit.record("done", "token.reissue", owner, chain=created.org_id, actor="byok init")
             token = reissue(control, created.member_id)
         if token is not None:
             write_private(home.token_file, token + "\n")
         worker = ensure_service_member(control, created.org_id, WORKER)
-        if worker is None and not home.worker_token_file.exists():
+        if worker is None and kept_token_ended(control, home.worker_token_file):
             member_id = service_member_id(control, created.org_id, WORKER)
             audit.record("done", "token.reissue", WORKER, chain=created.org_id, actor="byok init")
             worker = None if member_id is None else reissue(control, member_id)

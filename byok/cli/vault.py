@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import signal
 import time
 from typing import Annotated, Any, Literal
@@ -110,7 +112,11 @@ def examine_keystore(services: Services) -> dict[str, Any]:
         if isinstance(settings, VaultSettings):
             told["address"] = settings.address
             _examine_vault(told, settings)
-        told["key_version"] = keystore.org_key(services.actor.org_id).latest
+        # A machine with the files of a worker alone is as it should be: only the maintainer may ask for the key's version.
+        if told.get("roles", {}).get("maintainer", "ok") == "ok":
+            told["key_version"] = keystore.org_key(services.actor.org_id).latest
+        elif "ok" not in told["roles"].values():
+            told |= {"ok": False, "error": "this process can take none of the roles [key_store_auth]"}
     except ByokError as error:
         told |= {"ok": False, "error": f"{error.message} [{error.code}]"}
     others = [one for one in told["sealed"] if one["store"] != keystore.name]
@@ -211,12 +217,16 @@ def dev(*, port: int = DEV_PORT, json: Json = False) -> int:
         signal.signal(number, stop)
     try:
         server.start()
-        settings = VaultSettings(address=server.address, credentials=home.vault_credentials, token=server.root_token)
+        # A folder of its own, made anew for each address: the credentials of a real Vault are not touched.
+        credentials = home.root / "keys" / "vault-dev"
+        shutil.rmtree(credentials, ignore_errors=True)
+        settings = VaultSettings(address=server.address, credentials=credentials, token=server.root_token)
         _set_up(services, settings, issue_key_admin=False, quiet=True)
         if json:
-            print(to_json({"vault": {"address": server.address, "credentials": str(home.vault_credentials)}}), flush=True)
+            print(to_json({"vault": {"address": server.address, "credentials": str(credentials)}}), flush=True)
         else:
-            print(f"OpenBao:     {server.address}\nuse it with: export BYOK_VAULT_ADDR={server.address}", flush=True)
+            use = f"export BYOK_VAULT_ADDR={server.address} BYOK_VAULT_CREDENTIALS={shlex.quote(str(credentials))}"
+            print(f"OpenBao:     {server.address}\nuse it with: {use}", flush=True)
             note("then: byok vault status; keys that you have already: byok vault migrate --to transit. Ctrl-C stops it; its data stays.")
         while not stopped:
             if not server.running:

@@ -108,11 +108,13 @@ async def attempt_unit(
             answer, error = await _send(unit, client)
             closed = _closed(this, answer, error)
             try:
-                # Within the slot: while another key is fetched, no further request goes out with the one that was refused.
+                # Within the slot: while another key is fetched, the slots of those who wait for it send nothing with the refused one.
                 renewed = error is not None and error.code == "endpoint_auth" and await client.renew(sent_with)
-            except ByokError:
-                journal.append(closed)  # the answer has come, whatever became of the key
-                raise
+            except ByokError as failure:
+                # There is no other key: no further request starts, and those under way come to their end.
+                journal.append(closed)
+                gate.stop(failure)
+                return None
         if answer is not None:
             return Outcome(unit, answer, None, number - unit.first_attempt + 1, this, [closed])
         assert error is not None

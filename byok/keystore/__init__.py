@@ -1,5 +1,7 @@
 """Seal provider keys: one protocol and two stores, Vault's transit engine and an embedded one. Neither stands in for the other."""
 
+from typing import Literal
+
 from byok.home import Home
 from byok.keystore.errors import (
     BadOrgId,
@@ -22,12 +24,12 @@ from byok.keystore.protocol import KeyStore, OrgKey, SealContext, check_org_id, 
 from byok.keystore.settings import VaultSettings
 
 
-def open_keystore(home: Home, vault: VaultSettings | None = None) -> KeyStore:
+def open_keystore(home: Home, vault: VaultSettings | Literal["local"] | None = None) -> KeyStore:
     """The key store of an installation: Vault where it is configured, else the embedded one. Nothing is asked of it yet.
 
     Args:
         home: The installation.
-        vault: Settings of Vault; by default those of the environment.
+        vault: Settings of Vault, or `local` for the embedded store; by default what the environment says.
 
     Raises:
         BadVaultSettings: A setting cannot be used.
@@ -35,7 +37,7 @@ def open_keystore(home: Home, vault: VaultSettings | None = None) -> KeyStore:
         KeyStoreDenied: A file with secrets can be read by others.
     """
     vault = vault or VaultSettings.from_environment(home)
-    if vault is None:
+    if vault is None or vault == "local":
         return open_local(home.kek_file)
     # hvac and requests are loaded only where they are used.
     from byok.keystore.transit import TransitKeyStore

@@ -26,7 +26,7 @@ class KeyStoreSealed(OutsideError):
 
 
 class KeyStoreBusy(OutsideError):
-    """A quota of the Vault server is used up."""
+    """A quota of the Vault server is used up, or the organisation's keys are being rotated or moved at this moment: try again."""
 
     code = "key_store_busy"
     retryable = True

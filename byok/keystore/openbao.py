@@ -107,6 +107,12 @@ class LocalOpenBao:
             OpenBaoMissing, OpenBaoFailed: It cannot be started.
         """
         bao = find_bao()
+        with socket.socket() as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                tried.bind(("127.0.0.1", self.port))
+            except OSError:
+                raise OpenBaoFailed(f"port {self.port} is taken", hint="choose another: --port; or end the server that holds it") from None
         config = self._folder / "server.hcl"
         tls = f'tls_cert_file = "{self._tls[0]}"\n  tls_key_file = "{self._tls[1]}"' if self._tls else ""
         data = orjson.dumps(str(self._folder / "storage")).decode()

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from byok.errors import ByokError
+from byok.ids import is_slug
 from byok.keystore.errors import BadOrgId
 
 _FORMAT = "byok-key-v1"
-_ORG_ID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\Z")
 _VENDOR_PREFIX = re.compile(r"(?:[a-z]{2,5}-){1,2}")
 
 
@@ -21,7 +21,7 @@ def check_org_id(org_id: str) -> str:
     Raises:
         BadOrgId: It may not.
     """
-    if not _ORG_ID.match(org_id):
+    if not is_slug(org_id):
         raise BadOrgId("this cannot be the id of an organisation", hint="lower-case letters, digits and dashes, at most 63")
     return org_id
 

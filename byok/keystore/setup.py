@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import orjson
 
 from byok.errors import ByokError, InputError
 from byok.home import write_private
+from byok.ids import is_slug
 from byok.keystore.errors import BadVaultSettings, KeyStoreAuth, KeyStoreError, OrgKeyMissing
 from byok.keystore.protocol import check_org_id
 from byok.keystore.settings import ROLES, Role, VaultSettings
@@ -25,7 +25,6 @@ ADMIN: Role = "key-admin"
 ISSUED: tuple[Role, ...] = ("registrar", "worker", "maintainer")
 """Roles that get credentials without being asked for."""
 
-_SLUG = re.compile(r"[a-z0-9][a-z0-9-]{0,62}\Z")
 _YEAR = "8760h"
 _TOKEN_TTL, _TOKEN_MAX_TTL = "1h", "24h"
 
@@ -80,7 +79,7 @@ class VaultSetup:
             ByokError: One of `byok.keystore.errors`.
         """
         check_org_id(org_id)
-        if not _SLUG.match(org_slug):
+        if not is_slug(org_slug):
             raise SetupConflict("this organisation's name cannot be part of a policy's name", hint="lower-case letters, digits and dashes")
         mount = self._settings.mount
         yield Step(f"transit engine at {mount}/", self._mount(mount))
@@ -176,7 +175,7 @@ class VaultSetup:
         if folder is None:
             return "left out: no folder for credentials"
         path = folder / f"{role}.json"
-        if path.exists() and self._works(role, folder):
+        if path.exists() and self._works(role, folder, path):
             return f"found in {path}"
         base = f"auth/{self._settings.auth_mount}/role/{approle_name(org_slug, role)}"
         role_id = (self._ask("get", f"{base}/role-id") or {}).get("role_id")
@@ -185,12 +184,18 @@ class VaultSetup:
         write_private(path, orjson.dumps(told, option=orjson.OPT_INDENT_2).decode() + "\n")
         return f"made in {path}"
 
-    def _works(self, role: Role, folder: Path) -> bool:
+    def _works(self, role: Role, folder: Path, path: Path) -> bool:
         probe = Vault(VaultSettings(**(vars(self._settings) | {"credentials": folder, "approle": None, "token": None})))
         try:
             probe.ask(role, "get", "auth/token/lookup-self")
-        except (KeyStoreAuth, BadVaultSettings):
+        except KeyStoreAuth:
             return False
+        except BadVaultSettings:
+            # Its secret id exists nowhere else.
+            raise SetupConflict(
+                f"{path} is for another server, and is not replaced",
+                hint="name another folder with BYOK_VAULT_CREDENTIALS, or remove the file",
+            ) from None
         finally:
             probe.close()
         return True

@@ -5,6 +5,7 @@ from byok.registry.errors import (
     BadSealedKey,
     KeyNeeded,
     MigrationIncomplete,
+    MigrationUnderWay,
     ModelChanged,
     ModelExists,
     ModelIsDisabled,
@@ -18,7 +19,7 @@ from byok.registry.front_door import FrontDoor
 from byok.registry.migrate import Migrated, Migration
 from byok.registry.models import Model, ModelChanges, RegisterRequest
 from byok.registry.registry import Registry
-from byok.registry.rewrap import MigrationUnderWay, Rewrapped, Rewrapper
+from byok.registry.rewrap import Rewrapped, Rewrapper
 from byok.registry.sealed import SealedKey
 from byok.registry.versions import GRACE, KeyVersions, stored_secrets
 

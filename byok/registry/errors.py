@@ -71,6 +71,12 @@ class RotationUnderWay(InputError):
     code = "rotation_under_way"
 
 
+class MigrationUnderWay(InputError):
+    """The keys are being moved to another store."""
+
+    code = "migration_under_way"
+
+
 class MigrationIncomplete(OutsideError):
     """Some keys could not be moved; all keys stay where they were."""
 

@@ -54,6 +54,8 @@ class FrontDoor:
             GrantRefused, BadSealedKey, ModelNotFound, ByokError: See `register`.
         """
         model = self._registry.get(bearer, model_key)
+        if model.public:
+            raise self._grants.refuse(bearer, "no grant allows a public model", "rotate", model.key, model.origin)
         self._grants.look(bearer, grant, "rotate", model.key, model.origin)
         sealed = SealedKey.parse(sealed_key)
         self._registry.check_sealed(bearer, sealed, origin=model.origin, model=model)

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Row, func, select, update
 
 from byok.access import ORG_ADMIN, Actor, AuditLog, require
 from byok.control import ControlPlane
-from byok.control.tables import keystore_rotation, model_secret
+from byok.control.tables import keystore_rotation, model, model_secret
 from byok.errors import ByokError
 from byok.keystore import KeyStore, SealContext
 from byok.registry.errors import MigrationIncomplete, RotationUnderWay
@@ -84,6 +84,7 @@ class Migration:
                     first_error = first_error or error
                     if error.retryable:
                         raise  # the store is away: nothing else would go through
+                    self._audit.by(actor, "failed", "key.migrate", row.key, version=row.version, reason=error.code)
                 progress(done, len(waiting))
             if first_error is not None:
                 raise self._failed(actor, first_error, len(waiting) - done)
@@ -116,7 +117,8 @@ class Migration:
 
     def _waiting(self, actor: Actor) -> list[Row[Any]]:
         not_ready = model_secret.c.next_store.is_(None) | (model_secret.c.next_store != self._target.name)
-        query = select(model_secret).where(*self._mine(actor), model_secret.c.store != self._target.name, not_ready)
+        mine = (*self._mine(actor), model_secret.c.store != self._target.name, not_ready)
+        query = select(model_secret, model.c.key).join(model, model.c.id == model_secret.c.model_id).where(*mine)
         with self._control.read() as connection:
             return list(connection.execute(query.order_by(model_secret.c.model_id, model_secret.c.version)))
 
@@ -173,6 +175,6 @@ class Migration:
         self._audit.by(actor, "failed", "keystore.migrate", self._target.name, reason=error.code, left=left)
         return MigrationIncomplete(
             f"{left} key(s) were not moved ({error.code}: {error.message}); all keys stay where they were",
-            hint="give those keys again (byok model rotate) or disable their models, then run this again",
+            hint="byok audit list --refused names them; byok model rotate KEY --compromised each, then run this again",
             left=left,
         )

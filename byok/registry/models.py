@@ -14,6 +14,7 @@ from sqlalchemy import Row
 from byok.clock import utcnow
 from byok.endpoint import BaseUrl
 from byok.engine.plan import ModelRef
+from byok.ids import SLUG
 from byok.warehouse.rows import ModelRow
 
 RESERVED = ("messages", "model", "stream")
@@ -38,7 +39,7 @@ class RegisterRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    key: str = Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="The slug that people type.")
+    key: str = Field(pattern=f"^{SLUG}$", description="The slug that people type.")
     name: str = Field(min_length=1, max_length=128)
     base_url: str
     remote_id: str = Field(min_length=1, max_length=512, description="What the endpoint calls the model.")

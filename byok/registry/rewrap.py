@@ -17,24 +17,21 @@ from sqlalchemy import ColumnElement, Row, func, select, update
 from byok.access import ORG_ADMIN, Actor, AuditLog, require
 from byok.clock import utcnow
 from byok.control import ControlPlane
-from byok.control.tables import keystore_rotation, model_secret
-from byok.errors import ByokError, InputError
+from byok.control.tables import keystore_rotation, model, model_secret
+from byok.errors import ByokError
 from byok.ids import new_id
 from byok.keystore import KeyStore, SealContext
-from byok.registry.errors import RewrapIncomplete
+from byok.registry.errors import MigrationUnderWay, RewrapIncomplete
 from byok.registry.versions import KeyVersions
 
 CHUNK = 100
 """Secrets between two commits."""
 
+SERVICE_NOT_WITHIN = timedelta(hours=20)
+"""Service members rotate no more often: whoever reaches Prefect can start a worker's flows; a daily schedule is the most that is meant."""
+
 Progress = Callable[[int, int], None]
 """Called with how many secrets are done, and how many there are."""
-
-
-class MigrationUnderWay(InputError):
-    """The keys are being moved to another store."""
-
-    code = "migration_under_way"
 
 
 @dataclass(frozen=True)
@@ -66,15 +63,13 @@ class Rewrapper:
     def __init__(self, control: ControlPlane, keystore: KeyStore, audit: AuditLog) -> None:
         self._control, self._keystore, self._audit = control, keystore, audit
 
-    def run(
-        self, actor: Actor, *, rotate: bool = True, not_within: timedelta = timedelta(0), progress: Progress = lambda done, all_: None
-    ) -> Rewrapped:
+    def run(self, actor: Actor, *, rotate: bool = True, progress: Progress = lambda done, all_: None) -> Rewrapped:
         """Rotate (unless told not to), rewrap, verify, retire. Goes on with a rotation that was interrupted.
 
         Args:
-            actor: An admin, or a service member: a schedule's runs have no person behind them, and nothing is opened or shown.
+            actor: An admin, or a service member, at most every `SERVICE_NOT_WITHIN`: a schedule's runs have no person behind them, and
+                nothing is opened or shown.
             rotate: Make a new version; False only rewraps what is not sealed with the newest.
-            not_within: Make none when the last rotation began less than this ago.
             progress: Told after each chunk.
 
         Raises:
@@ -84,12 +79,13 @@ class Rewrapper:
             MigrationUnderWay: The keys are being moved to another store.
             ByokError: One of `byok.keystore.errors`.
         """
-        if actor.kind != "service":
+        by_service = actor.kind == "service"
+        if not by_service:
             require(actor, ORG_ADMIN, "keystore.rotate")
         KeyVersions(self._control, self._keystore).check_store(actor.org_id)
         self._refuse_migrating(actor)
         under_way = self._unfinished(actor)
-        rotated = under_way is None and rotate and not self._recent(actor, not_within)
+        rotated = under_way is None and rotate and not (by_service and self._recent(actor))
         if under_way is None:
             key = self._keystore.org_key(actor.org_id)
             secrets, old = self._count(actor, key.latest)
@@ -136,12 +132,13 @@ class Rewrapper:
         last = ("", 0)
         while chunk := self._chunk(actor, last):
             last = (chunk[-1].model_id, chunk[-1].version)
-            old = [row for row in chunk if self._is_old(row, target)]
+            old, bad = [row for row in chunk if self._is_old(row, target)], list[tuple[Row[Any], ByokError]]()
             results = self._keystore.rewrap(actor.org_id, [(row.sealed, _context(row)) for row in old])
             with self._control.write() as connection:
                 for row, result in zip(old, results, strict=True):
                     if isinstance(result, ByokError):
                         failures[result.code] += 1
+                        bad.append((row, result))
                         continue
                     # Only over what was read: a key that was rotated or destroyed meanwhile is left alone.
                     done += connection.execute(
@@ -150,13 +147,21 @@ class Rewrapper:
                 connection.execute(
                     update(keystore_rotation).where(keystore_rotation.c.id == under_way.id).values(rewrapped=under_way.rewrapped + done)
                 )
+            for row, error in bad:
+                self._audit.by(actor, "failed", "key.rewrap", row.key, version=row.version, reason=error.code)
             seen += len(chunk)
             progress(seen, total)
         return done, failures
 
     def _chunk(self, actor: Actor, last: tuple[str, int]) -> list[Row[Any]]:
         after = (model_secret.c.model_id > last[0]) | ((model_secret.c.model_id == last[0]) & (model_secret.c.version > last[1]))
-        query = select(model_secret).where(*self._mine(actor), after).order_by(model_secret.c.model_id, model_secret.c.version).limit(CHUNK)
+        query = (
+            select(model_secret, model.c.key)
+            .join(model, model.c.id == model_secret.c.model_id)
+            .where(*self._mine(actor), after)
+            .order_by(model_secret.c.model_id, model_secret.c.version)
+            .limit(CHUNK)
+        )
         with self._control.read() as connection:
             return list(connection.execute(query))
 
@@ -184,8 +189,8 @@ class Rewrapper:
     def _unfinished(self, actor: Actor) -> Row[Any] | None:
         return self._last(actor, keystore_rotation.c.finished_at.is_(None))
 
-    def _recent(self, actor: Actor, not_within: timedelta) -> bool:
-        return bool(not_within) and self._last(actor, keystore_rotation.c.started_at > utcnow() - not_within) is not None
+    def _recent(self, actor: Actor) -> bool:
+        return self._last(actor, keystore_rotation.c.started_at > utcnow() - SERVICE_NOT_WITHIN) is not None
 
     def _last(self, actor: Actor, *which: ColumnElement[bool]) -> Row[Any] | None:
         mine = [keystore_rotation.c.org_id == actor.org_id, keystore_rotation.c.store == self._keystore.name, *which]
@@ -205,7 +210,7 @@ class Rewrapper:
         self._audit.by(actor, "failed", "keystore.rotate", self._keystore.name, version=target, left=old, reason=why)
         raise RewrapIncomplete(
             f"{old} key(s) are not sealed with version {target} yet ({why}); older versions stay in force",
-            hint="mend or disable their models (byok audit list shows which do not open), then run: byok vault rewrap --no-rotate",
+            hint="byok audit list --refused names them; byok model rotate KEY --compromised each, then run: byok vault rewrap",
             left=old,
         )
 

@@ -248,7 +248,9 @@ class KeyVersions:
             rows = {row.version: row for row in connection.execute(select(model_secret).where(*mine))}
         current, least = found if found is not None else (None, 0)
         row = rows.get(ref.key_version or 0)
-        if row is not None and least <= row.version != refused and row.sealed is not None and self._in_force(row, current):
+        # Only forwards: a run whose newer key is refused too does not go back to the older one.
+        first = max(least, (refused or 0) + 1)
+        if row is not None and row.version >= first and row.sealed is not None and self._in_force(row, current):
             return row
         active = rows.get(current or 0)
         if active is None or active.sealed is None or active.state != "active":

@@ -139,6 +139,20 @@ def test_an_interrupted_initialisation_is_finished(services, lost):
     assert authenticate(services.control, services.home.worker_token_file.read_text().strip()).role == "service"
 
 
+def test_kept_tokens_that_have_expired_are_replaced_and_revoked_ones_are_not(services):
+    for path in (services.home.token_file, services.home.worker_token_file):
+        with services.control.write() as connection:
+            connection.execute(update(token).values(expires_at=utcnow()))
+        before = path.read_text()
+        assert initialise(services.home, "acme", "owner@acme.example").token is not None or path == services.home.worker_token_file
+        assert path.read_text() != before
+        authenticate(services.control, path.read_text().strip())
+    assert [entry.action for entry in services.audit.entries(services.actor.org_id)].count("token.reissue") == 4
+    with services.control.write() as connection:
+        connection.execute(update(token).values(expires_at=utcnow(), revoked_at=utcnow()))
+    assert initialise(services.home, "acme", "owner@acme.example").token is None
+
+
 def test_another_organisation_and_bad_names_are_refused(services, home):
     with pytest.raises(OrganisationExists):
         initialise(home, "other", "owner@acme.example")

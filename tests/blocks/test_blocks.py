@@ -8,6 +8,7 @@ from prefect.testing.standard_test_suites import BlockStandardTestSuite
 from pydantic import SecretStr
 
 import blocks
+from tasks import opening
 
 BLOCKS = [one for _, one in inspect.getmembers(blocks, inspect.isclass) if issubclass(one, Block)]
 
@@ -26,3 +27,17 @@ class TestStandards(BlockStandardTestSuite):
 @pytest.mark.parametrize("block", BLOCKS)
 def test_no_block_has_a_secret_field(block):
     assert not [name for name, field in block.model_fields.items() if field.annotation is SecretStr]
+
+
+def test_what_the_block_of_a_worker_says_counts_whatever_the_environment_says(services, monkeypatch):
+    monkeypatch.setenv("BYOK_KEYSTORE_BLOCK", "main")
+    monkeypatch.setenv("BYOK_VAULT_ADDR", "https://vault.invalid:8200")
+    monkeypatch.setattr(opening.KeyStore, "load", lambda name, **_: blocks.KeyStore(store="local"))
+    opened = opening.open_services()
+    opened.control.close()
+    assert opened.keystore.name == "local"
+    monkeypatch.delenv("BYOK_VAULT_ADDR")
+    monkeypatch.setattr(opening.KeyStore, "load", lambda name, **_: blocks.KeyStore(store="transit", address="https://vault.invalid:8200"))
+    opened = opening.open_services()
+    opened.control.close()
+    assert (opened.keystore.name, opened.keystore.vault.settings.address) == ("transit", "https://vault.invalid:8200")

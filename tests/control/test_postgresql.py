@@ -138,4 +138,6 @@ def test_a_second_home_has_an_organisation_of_its_own_or_none(services, tmp_path
     with pytest.raises(OrganisationExists):
         initialise(Home(tmp_path / "thief"), "acme", "owner@acme.example")
     assert not (tmp_path / "thief" / "token").exists()
+    # Nothing was decided by that: the home takes another organisation.
+    assert initialise(Home(tmp_path / "thief"), "honest", "owner@honest.example").made
     assert services.audit.verify(services.actor.org_id).bad_seq is None

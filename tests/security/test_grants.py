@@ -377,6 +377,28 @@ def test_34_a_revoked_grant_and_a_grant_of_a_revoked_token_stop_at_once(office):
     refuse(office, lambda: office.register(other.text), "it has been revoked")
 
 
+def test_34_a_grant_ends_with_the_token_that_it_was_made_with(office):
+    made, administration = office.grant(), office.services.administration
+    administration.rotate(office.editor, office.editor.token_id, grace=timedelta(0))
+    refuse(office, lambda: office.register(made.text), "the token that it was made with has ended")
+
+
+def test_34_no_grant_rotates_the_key_of_a_public_model(office):
+    owner = office.services.actor
+    request = RegisterRequest(key="house", name="House", base_url=office.server.base_url, remote_id="remote", public=True)
+    asyncio.run(office.services.registry.register(owner, request, SecretStr(KEY)))
+    sealed = office.services.registry.seal(owner, "house", SecretStr(NEXT_KEY))
+    made = office.grant("rotate", "house", by=owner)
+    refuse(office, lambda: office.rotate(made.text, sealed, "house"), "public")
+    assert not office.used(made)
+
+
+def test_34_no_grant_is_made_for_what_cannot_be_a_models_key(office):
+    for key in ("", "Upper", "a/../b", "a" * 64, "m\n"):
+        with pytest.raises(BadGrant):
+            office.grant(key=key)
+
+
 # --- sealed keys
 
 

@@ -48,6 +48,11 @@ def watch() -> Iterator[list[tuple[str, Any]]]:
         _seen = None
 
 
+def dialled(outgoing: list[tuple[str, Any]]) -> set[Any]:
+    """The addresses that `watch` saw dialled."""
+    return {target for kind, target in outgoing if kind == "dial"}
+
+
 class FakeDns(AbstractResolver):
     """Resolves every name to the addresses of its script, one entry per look-up, the last one for ever; an exception is raised."""
 
@@ -186,6 +191,19 @@ class Feeder:
             connection.close()
         for thread in self._threads:
             thread.join(5)
+
+
+def feeding() -> Iterator[Callable[..., Feeder]]:
+    """For a fixture to yield from: starts feeders, and stops them all at the end."""
+    feeders: list[Feeder] = []
+
+    def start(*arguments: Any, **options: Any) -> Feeder:
+        feeders.append(Feeder(*arguments, **options))
+        return feeders[-1]
+
+    yield start
+    for feeder in feeders:
+        feeder.close()
 
 
 _CHILD = """
