@@ -1,12 +1,10 @@
-"""Register, look up, probe, change, rotate and disable models, and open their keys."""
+"""Register, look up, probe, change, rotate and disable models."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import Sequence
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 from pydantic import SecretStr
@@ -16,22 +14,21 @@ from byok.access import MODELS_READ, MODELS_WRITE, ORG_ADMIN, Actor, AuditLog, r
 from byok.clock import utcnow
 from byok.control import ControlPlane
 from byok.control.tables import model as model_table
-from byok.endpoint import BaseUrl, ChatClient, EgressPolicy, ProbeResult, check_key, check_resolved, probe
-from byok.engine.plan import ModelRef
+from byok.endpoint import BaseUrl, EgressPolicy, ProbeResult, check_key, check_resolved, probe
 from byok.errors import ByokError
 from byok.ids import new_id
 from byok.keystore import KeyStore, KeyStoreMismatch, SealContext, SecretIntegrity, mask
-from byok.redaction import live
 from byok.registry.errors import BadSealedKey, KeyNeeded, ModelChanged, ModelExists, ModelIsDisabled, ModelNotFound, SameKey
+from byok.registry.keyring import Keyring, probe_with
 from byok.registry.models import CHANGEABLE, Model, ModelChanges, RegisterRequest
 from byok.registry.reporting import capabilities, report_model
 from byok.registry.sealed import SealedKey
-from byok.registry.versions import GRACE, KeyVersions, check_grace, check_place
+from byok.registry.versions import GRACE, KeyVersions, check_grace
 from byok.warehouse import Warehouse
 
 
-class Registry:
-    """The models of the organisations.
+class Registry(Keyring):
+    """The models of the organisations, and (see `Keyring`) their keys for those who call them.
 
     Args:
         control: Where models and sealed keys are stored.
@@ -41,8 +38,8 @@ class Registry:
     """
 
     def __init__(self, control: ControlPlane, keystore: KeyStore, warehouse: Warehouse, audit: AuditLog) -> None:
-        self._control, self._keystore, self._warehouse, self._audit = control, keystore, warehouse, audit
-        self._versions = KeyVersions(control, keystore)
+        super().__init__(KeyVersions(control, keystore), audit)
+        self._control, self._keystore, self._warehouse = control, keystore, warehouse
 
     async def register(self, actor: Actor, request: RegisterRequest, api_key: SecretStr | None) -> Model:
         """Seal the key, probe the endpoint with it, and store both; or refuse, and store nothing.
@@ -225,55 +222,6 @@ class Registry:
         report_model(self._warehouse, model, None)
         return model
 
-    def sweep(self, org_id: str) -> None:
-        """Destroy key versions whose grace has ended; done whenever an installation is opened and a key is wanted."""
-        for model_id, version in self._versions.sweep(org_id):
-            self._audit.record("done", "key.destroy", model_id, chain=org_id, actor="byok", version=version, reason="its time has ended")
-
-    def open_key(self, ref: ModelRef, org_id: str, *, refused: int | None = None) -> tuple[str, int] | None:
-        """The key of a model, in clear, and its version: for one local variable of one task run. None when the endpoint needs none.
-
-        A run that is pinned to a version keeps it while that lasts and the endpoint takes it (see `KeyVersions.usable`), and then takes
-        the active one.
-
-        Raises:
-            SecretGone, SecretVersionRetired: It is no longer stored, or no longer for this address.
-            SecretIntegrity: It does not open in its place; recorded as a security event.
-            ByokError: One of `byok.keystore.errors`.
-        """
-        if ref.key_version is None:
-            return None
-        self.sweep(org_id)
-        try:
-            return self._versions.open(ref, org_id, refused=refused)
-        except SecretIntegrity as error:
-            self._audit.record("failed", "key.open", ref.key, chain=org_id, reason=error.code, version=ref.key_version)
-            raise
-
-    @asynccontextmanager
-    async def client(self, ref: ModelRef, org_id: str, *, connections: int) -> AsyncIterator[ChatClient]:
-        """A client for a model, with its key opened once; when the endpoint refuses it and there is a newer one, with that.
-
-        Raises:
-            ByokError: The key does not open (see `open_key`).
-            InputError: The address may not be called (any more).
-        """
-        opened = await asyncio.to_thread(self.open_key, ref, org_id)
-        key, version = opened or (None, None)
-
-        async def renew(refused: int | None) -> tuple[str, int] | None:
-            # Only another version of this model's own key is worth another try.
-            if ref.key_version is None or await asyncio.to_thread(partial(self._versions.usable, ref, org_id, refused=refused)) == refused:
-                return None
-            renewed = await asyncio.to_thread(partial(self.open_key, ref, org_id, refused=refused))
-            scrubbed.enter_context(live(renewed[0] if renewed else None))
-            return renewed
-
-        with ExitStack() as scrubbed:
-            scrubbed.enter_context(live(key))
-            async with make_client(ref, key, connections=connections, key_version=version, renew_key=renew) as client:
-                yield client
-
     async def _admit(self, actor: Actor, request: RegisterRequest) -> BaseUrl:
         """Whether this actor may register this; the checked address."""
         require(actor, MODELS_WRITE, "model.register")
@@ -290,7 +238,7 @@ class Registry:
     ) -> Model:
         model = Model.new(actor.org_id, model_id, request, base, key_mask=None if secret is None else mask(secret))
         try:
-            found = await _probe(model, secret)
+            found = await probe_with(model, secret)
         except ByokError as error:
             self._audit.by(actor, "failed", "model.register", request.key, origin=base.origin, reason=error.code)
             raise
@@ -333,7 +281,7 @@ class Registry:
         version = changed.key_version or 0
         told = {"version": changed.key_version, "origin": changed.origin}
         try:
-            found = await _probe(changed, secret)
+            found = await probe_with(changed, secret)
             with self._audit.act(actor, action, model.key, **told, grace_s=int(grace.total_seconds())) as connection:
                 if new_key:
                     self._versions.activate(connection, model.id, version, grace)
@@ -433,32 +381,6 @@ def _plain(api_key: SecretStr | None) -> str | None:
     secret = None if api_key is None else api_key.get_secret_value()
     check_key(secret)
     return secret
-
-
-async def _probe(model: Model, secret: str | None) -> ProbeResult:
-    with live(secret):
-        async with make_client(model.ref(), secret, connections=1) as client:
-            return await probe(client)
-
-
-def make_client(ref: ModelRef, key: str | None, *, connections: int, **options: Any) -> ChatClient:
-    """A client for a model with a key that is open already.
-
-    Raises:
-        SecretIntegrity: The base URL was edited; nothing is sent there.
-    """
-    check_place(ref)
-    if "token_parameter" in ref.capabilities:
-        options["token_parameter"] = ref.capabilities["token_parameter"]
-    return ChatClient(
-        ref.base_url,
-        ref.remote_id,
-        key,
-        policy=EgressPolicy.from_environment(),
-        extra_payload=ref.extra_payload,
-        connections=connections,
-        **options,
-    )
 
 
 def _by_key(actor: Actor, key: str) -> Any:
