@@ -1,4 +1,4 @@
-"""The last line of defence: keys that are in use are taken out of log records, raw and encoded.
+"""The last line of defence: keys that are in use are taken out of log records and errors, raw and encoded.
 
 Nothing depends on it. Keys are kept out of messages at their source; this catches what a library, or a mistake, would still
 write. `BYOK_REDACTION=off` switches it off, and all tests hold without it.
@@ -14,7 +14,7 @@ import threading
 import traceback
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
@@ -44,7 +44,7 @@ def forms(secret: str) -> tuple[str, ...]:
 
 @contextmanager
 def live(secret: str | None) -> Iterator[None]:
-    """While this lasts, the secret is taken out of all log records of this process."""
+    """While this lasts, the secret is taken out of all log records of this process; and out of the error that ends it, if one does."""
     if secret is None or len(secret) < _SHORTEST or os.environ.get("BYOK_REDACTION") == "off":
         yield
         return
@@ -54,6 +54,10 @@ def live(secret: str | None) -> Iterator[None]:
         _forms.setdefault(secret, forms(secret))
     try:
         yield
+    except BaseException as error:
+        # Whoever shows it later does so when the key is in use no more.
+        _scrub_error(error, set())
+        raise
     finally:
         with _lock:
             _live[secret] -= 1
@@ -94,6 +98,31 @@ def install() -> None:
 
     logging.setLogRecordFactory(record)
     sys.excepthook = uncaught
+
+
+def _scrub_error(error: BaseException | None, seen: set[int]) -> None:
+    """Scrub an error, and those that it came from or holds, in place."""
+    if error is None or id(error) in seen:
+        return
+    seen.add(id(error))
+    with suppress(Exception):  # an error that cannot be changed is left to what shows it
+        error.args = tuple(_scrub_value(value) for value in error.args)
+        for name, value in list(vars(error).items()):
+            if _scrub_value(value) != value:
+                setattr(error, name, _scrub_value(value))
+    for other in (error.__cause__, error.__context__, *(error.exceptions if isinstance(error, BaseExceptionGroup) else ())):
+        _scrub_error(other, seen)
+
+
+def _scrub_value(value: Any) -> Any:
+    """A text, or the texts in a plain container, without any live key; anything else as it is."""
+    if isinstance(value, str):
+        return scrub(value)
+    if isinstance(value, bytes):
+        return scrub(value.decode("latin-1")).encode("latin-1")
+    if type(value) in (list, tuple):
+        return type(value)(_scrub_value(one) for one in value)
+    return {name: _scrub_value(one) for name, one in value.items()} if type(value) is dict else value
 
 
 def _scrub_record(record: logging.LogRecord) -> None:
