@@ -1,7 +1,7 @@
 """Talk to an OpenAI-compatible endpoint: the egress guard, the chat client, its errors, and the probe."""
 
 from byok.endpoint.answers import ChatAnswer, Usage, UsageClass
-from byok.endpoint.client import ChatClient, check_key
+from byok.endpoint.client import EndpointClient, check_key
 from byok.endpoint.errors import (
     BadRequest,
     ContentFiltered,
@@ -32,12 +32,12 @@ __all__ = [
     "BadRequest",
     "BaseUrl",
     "ChatAnswer",
-    "ChatClient",
     "ContentFiltered",
     "ContextLength",
     "CreditExhausted",
     "EgressPolicy",
     "EndpointAuth",
+    "EndpointClient",
     "EndpointError",
     "EndpointForbidden",
     "EndpointNotOpenAI",

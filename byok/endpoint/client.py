@@ -45,7 +45,7 @@ def check_key(key: str | None) -> None:
         )
 
 
-class ChatClient:
+class EndpointClient:
     """Asks one model at one endpoint. An async context manager; for one event loop.
 
     The key lives in the request headers only and is taken out of every text that comes back.
@@ -102,7 +102,7 @@ class ChatClient:
         self._line = Exchange(self.base, open_client, self._redact, timeout_s)
 
     def __repr__(self) -> str:
-        return f"ChatClient({self.base.url!r}, {self.remote_id!r})"
+        return f"EndpointClient({self.base.url!r}, {self.remote_id!r})"
 
     async def __aenter__(self) -> Self:
         self._line.open()

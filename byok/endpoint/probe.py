@@ -11,7 +11,7 @@ from typing import Literal
 from byok.clock import utcnow
 from byok.endpoint.answers import Usage
 from byok.endpoint.classify import TOKEN_PARAMETERS
-from byok.endpoint.client import ChatClient
+from byok.endpoint.client import EndpointClient
 from byok.endpoint.errors import (
     BadRequest,
     EndpointError,
@@ -73,7 +73,7 @@ class ProbeResult:
     token_parameter: str
 
 
-async def probe(client: ChatClient) -> ProbeResult:
+async def probe(client: EndpointClient) -> ProbeResult:
     """Read the models list where one is offered, and ask for one token.
 
     The list alone decides nothing: it may be open while chat needs a key, closed while chat works, or incomplete.
@@ -102,7 +102,7 @@ async def probe(client: ChatClient) -> ProbeResult:
     return ProbeResult(known, attempts, last.latency_ms, warnings, client.token_parameter)
 
 
-async def _list(client: ChatClient, warnings: list[str]) -> list[str] | None:
+async def _list(client: EndpointClient, warnings: list[str]) -> list[str] | None:
     try:
         return await client.models()
     except _FATAL:
@@ -112,7 +112,7 @@ async def _list(client: ChatClient, warnings: list[str]) -> list[str] | None:
     return None
 
 
-async def _ask(client: ChatClient, attempts: list[ProbeAttempt], tokens: int) -> EndpointError | None:
+async def _ask(client: EndpointClient, attempts: list[ProbeAttempt], tokens: int) -> EndpointError | None:
     opened, started = utcnow(), time.perf_counter()
     try:
         answer = await client.attempt(_QUESTION, max_tokens=tokens)

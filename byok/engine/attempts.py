@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from byok.clock import iso, utcnow
-from byok.endpoint import ChatAnswer, ChatClient, EndpointError
+from byok.endpoint import ChatAnswer, EndpointClient, EndpointError
 from byok.engine.journal import Journal
 from byok.engine.limiter import Gate
 from byok.engine.retry import RetryPolicy, Sleep
@@ -63,7 +63,7 @@ def attempt_id(unit_id: str, number: int) -> str:
 
 async def attempt_unit(
     unit: Unit,
-    client: ChatClient,
+    client: EndpointClient,
     journal: Journal,
     gate: Gate,
     policy: RetryPolicy,
@@ -142,7 +142,7 @@ async def attempt_unit(
         number += 1
 
 
-async def _send(unit: Unit, client: ChatClient) -> tuple[ChatAnswer | None, EndpointError | None]:
+async def _send(unit: Unit, client: EndpointClient) -> tuple[ChatAnswer | None, EndpointError | None]:
     try:
         answer = await client.attempt(
             unit.messages, max_tokens=unit.max_tokens, temperature=unit.temperature, response_format=unit.response_format

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from byok.access import AuditLog
-from byok.endpoint import ChatClient, EgressPolicy, ProbeResult, probe
+from byok.endpoint import EgressPolicy, EndpointClient, ProbeResult, probe
 from byok.engine.plan import ModelRef
 from byok.keystore import SecretIntegrity
 from byok.redaction import live
@@ -54,7 +54,7 @@ class Keyring:
             raise
 
     @asynccontextmanager
-    async def client(self, ref: ModelRef, org_id: str, *, connections: int) -> AsyncIterator[ChatClient]:
+    async def client(self, ref: ModelRef, org_id: str, *, connections: int) -> AsyncIterator[EndpointClient]:
         """A client for a model, with its key opened once; when the endpoint refuses it and there is a newer one, with that.
 
         Raises:
@@ -89,7 +89,7 @@ async def probe_with(model: Model, secret: str | None) -> ProbeResult:
             return await probe(client)
 
 
-def make_client(ref: ModelRef, key: str | None, *, connections: int, **options: Any) -> ChatClient:
+def make_client(ref: ModelRef, key: str | None, *, connections: int, **options: Any) -> EndpointClient:
     """A client for a model with a key that is open already.
 
     Raises:
@@ -98,7 +98,7 @@ def make_client(ref: ModelRef, key: str | None, *, connections: int, **options: 
     check_place(ref)
     if "token_parameter" in ref.capabilities:
         options["token_parameter"] = ref.capabilities["token_parameter"]
-    return ChatClient(
+    return EndpointClient(
         ref.base_url,
         ref.remote_id,
         key,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from byok.app import Services
 from byok.clock import iso
-from byok.endpoint import ChatClient, EndpointAuth, ProbeResult, probe
+from byok.endpoint import EndpointAuth, EndpointClient, ProbeResult, probe
 from byok.engine.attempts import attempt_id
 from byok.engine.journal import Journal, read_journal
 from byok.engine.plan import ModelRef, RunPlan
@@ -46,7 +46,7 @@ async def probe_models(services: Services, run_id: str) -> int:
     return len(models)
 
 
-async def _probe(client: ChatClient) -> ProbeResult:
+async def _probe(client: EndpointClient) -> ProbeResult:
     sent_with = client.key_version
     try:
         return await probe(client)

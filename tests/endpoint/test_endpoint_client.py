@@ -19,7 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from byok.endpoint import BadRequest, ChatAnswer, ChatClient, EgressPolicy, EndpointAuth, EndpointError, ForbiddenAddress
+from byok.endpoint import BadRequest, ChatAnswer, EgressPolicy, EndpointAuth, EndpointClient, EndpointError, ForbiddenAddress
 
 KEY = "sk-test-0123456789abcdef"
 MESSAGES = [{"role": "user", "content": "hi"}]
@@ -32,7 +32,7 @@ def ask(server: Any, *, path: str = "/v1", calls: int = 1, client: dict[str, Any
     async def go() -> ChatAnswer:
         policy = EgressPolicy.parse(server.host_port)
         settings = {"api_key": KEY, **(client or {})}
-        async with ChatClient(f"http://{server.host_port}{path}", "org/Model#x", policy=policy, **settings) as chat:
+        async with EndpointClient(f"http://{server.host_port}{path}", "org/Model#x", policy=policy, **settings) as chat:
             for _ in range(calls - 1):
                 await chat.chat(MESSAGES, **options)
             return await chat.chat(MESSAGES, **options)
@@ -85,7 +85,7 @@ def test_the_owners_payload_wins_and_limits_are_sent_once(serve: Serve, reply: S
     sent = json.loads(server.requests[0][2])
     assert {name: sent.get(name) for name in (*extra, "max_tokens")} == {**extra, "max_tokens": None}
     with pytest.raises(BadRequest, match="messages"):
-        ChatClient("https://host.example/v1", "m", None, policy=EgressPolicy(), extra_payload={"messages": []})
+        EndpointClient("https://host.example/v1", "m", None, policy=EgressPolicy(), extra_payload={"messages": []})
 
 
 @pytest.mark.parametrize(
@@ -354,7 +354,7 @@ class FakeDns(AbstractResolver):
 
 def _ask_name(resolver: FakeDns, policy: EgressPolicy, port: int, scheme: str = "http") -> ChatAnswer:
     async def go() -> ChatAnswer:
-        async with ChatClient(f"{scheme}://llm.example:{port}/v1", "m", KEY, policy=policy, resolver=resolver) as chat:
+        async with EndpointClient(f"{scheme}://llm.example:{port}/v1", "m", KEY, policy=policy, resolver=resolver) as chat:
             return await chat.chat(MESSAGES)
 
     return asyncio.run(go())
@@ -416,7 +416,7 @@ def test_tls_is_checked(serve: Serve, reply: Serve, chat_completion: Serve, cert
     policy = EgressPolicy.parse(server.host_port)
 
     async def go(url: str, tls: ssl.SSLContext | None) -> ChatAnswer:
-        async with ChatClient(url, "m", KEY, policy=policy, tls=tls) as chat:
+        async with EndpointClient(url, "m", KEY, policy=policy, tls=tls) as chat:
             return await chat.chat(MESSAGES)
 
     assert asyncio.run(go(f"https://{server.host_port}/v1", ours)).text == "OK"
@@ -431,7 +431,7 @@ def test_https_to_a_plain_server_is_a_tls_error(serve: Serve, reply: Serve) -> N
     server = serve(b"HTTP/1.1 400 Bad Request\r\n\r\n", after="close")
 
     async def go() -> None:
-        async with ChatClient(f"https://{server.host_port}/v1", "m", KEY, policy=EgressPolicy.parse(server.host_port)) as chat:
+        async with EndpointClient(f"https://{server.host_port}/v1", "m", KEY, policy=EgressPolicy.parse(server.host_port)) as chat:
             await chat.chat(MESSAGES)
 
     with pytest.raises(EndpointError) as caught:
@@ -442,12 +442,12 @@ def test_https_to_a_plain_server_is_a_tls_error(serve: Serve, reply: Serve) -> N
 @pytest.mark.parametrize("key", ["", "two words", "line\nbreak", "schlüssel"])
 def test_a_key_that_no_header_can_carry(key: str) -> None:
     with pytest.raises(EndpointAuth) as caught:
-        ChatClient("https://host.example/v1", "m", key, policy=EgressPolicy())
+        EndpointClient("https://host.example/v1", "m", key, policy=EgressPolicy())
     assert not key or key not in caught.value.message
 
 
 def test_the_client_shows_no_key() -> None:
-    client = ChatClient("https://host.example/v1", "m", KEY, policy=EgressPolicy())
+    client = EndpointClient("https://host.example/v1", "m", KEY, policy=EgressPolicy())
     assert KEY not in repr(client)
     assert "sk-" not in repr(client._redact)
 
@@ -475,7 +475,7 @@ def test_no_models_route(serve: Serve, reply: Serve, status: int) -> None:
 
 def _models(server: Any) -> list[str] | None:
     async def go() -> list[str] | None:
-        async with ChatClient(f"http://{server.host_port}/v1", "m", KEY, policy=EgressPolicy.parse(server.host_port)) as chat:
+        async with EndpointClient(f"http://{server.host_port}/v1", "m", KEY, policy=EgressPolicy.parse(server.host_port)) as chat:
             return await chat.models()
 
     return asyncio.run(go())

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from byok.endpoint import ChatClient, EgressPolicy, EndpointError, ProbeResult, probe
+from byok.endpoint import EgressPolicy, EndpointClient, EndpointError, ProbeResult, probe
 from byok.sandbox import Sandbox
 
 KEY = "sk-test-0123456789abcdef"
@@ -18,7 +18,7 @@ ANSWERS = [("What is 2+2?", "4")]
 
 def run(host_port: str, *, key: str | None = KEY, model: str = "sandbox-model") -> ProbeResult:
     async def go() -> ProbeResult:
-        async with ChatClient(f"http://{host_port}/v1", model, key, policy=EgressPolicy.parse(host_port)) as client:
+        async with EndpointClient(f"http://{host_port}/v1", model, key, policy=EgressPolicy.parse(host_port)) as client:
             return await probe(client)
 
     return asyncio.run(go())

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from byok.endpoint import ChatClient, EgressPolicy, EndpointOverloaded, EndpointRateLimited
+from byok.endpoint import EgressPolicy, EndpointClient, EndpointOverloaded, EndpointRateLimited
 from byok.engine.attempts import Unit, attempt_id, attempt_unit, work_off
 from byok.engine.journal import Journal, read_journal
 from byok.engine.limiter import Gate
@@ -27,7 +27,7 @@ def ask(tmp_path, monkeypatch):
 
         async def scenario(sandbox):
             outcomes = []
-            client = ChatClient(sandbox.base_url, sandbox.model_id, None, policy=EgressPolicy.from_environment())
+            client = EndpointClient(sandbox.base_url, sandbox.model_id, None, policy=EgressPolicy.from_environment())
             asked = [
                 Unit(id=f"u{n}", sample_id=f"u{n}", messages=[{"role": "user", "content": QUESTIONS[n][0]}], first_attempt=first_attempt)
                 for n in range(units)

@@ -14,9 +14,9 @@ import pytest
 from pydantic import SecretStr
 
 from byok.endpoint import (
-    ChatClient,
     EgressPolicy,
     EndpointAuth,
+    EndpointClient,
     EndpointError,
     EndpointNotOpenAI,
     EndpointOverloaded,
@@ -183,7 +183,7 @@ def test_35_a_server_that_reads_nothing_meets_the_total_deadline_and_keeps_no_co
 
     async def go() -> None:
         policy = EgressPolicy.parse(server.host_port)
-        async with ChatClient(f"{scheme}://{server.host_port}/v1", "m", KEY, policy=policy, timeout_s=0.5) as chat:
+        async with EndpointClient(f"{scheme}://{server.host_port}/v1", "m", KEY, policy=policy, timeout_s=0.5) as chat:
             with pytest.raises(EndpointTimeout):
                 # More than fits into the buffers of a connection.
                 await chat.chat([{"role": "user", "content": "x" * 20_000_000}])

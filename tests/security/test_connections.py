@@ -19,8 +19,8 @@ from sqlalchemy import update
 from byok.control.tables import model as model_table
 from byok.endpoint import (
     ChatAnswer,
-    ChatClient,
     EgressPolicy,
+    EndpointClient,
     EndpointTimeout,
     EndpointTls,
     EndpointUnreachable,
@@ -175,7 +175,7 @@ def test_05_the_guard_holds_for_a_later_connection_of_the_pool(raw, reply, feed,
 
     async def go() -> None:
         policy = EgressPolicy.parse(how["policy"])
-        async with ChatClient(how["base_url"], "m", KEY, policy=policy, tls=how["tls"], resolver=dns) as chat:
+        async with EndpointClient(how["base_url"], "m", KEY, policy=policy, tls=how["tls"], resolver=dns) as chat:
             assert (await chat.chat(MESSAGES)).text == "OK"
             ahead[0] = 600.0
             with pytest.raises(ForbiddenAddress):
@@ -194,7 +194,7 @@ def test_05_many_connections_at_once_go_to_checked_addresses_alone(raw, reply, f
 
     async def go() -> list[Any]:
         policy = EgressPolicy.parse(how["policy"])
-        async with ChatClient(how["base_url"], "m", KEY, policy=policy, tls=how["tls"], resolver=dns, connections=8) as chat:
+        async with EndpointClient(how["base_url"], "m", KEY, policy=policy, tls=how["tls"], resolver=dns, connections=8) as chat:
             return await asyncio.gather(*(chat.chat(MESSAGES) for _ in range(24)), return_exceptions=True)
 
     ends = asyncio.run(go())

@@ -104,7 +104,7 @@ DRIVER = """
 import asyncio, json, sys
 import byok.endpoint.client as client
 from byok.engine.retry import RetryPolicy
-client.ChatClient.__init__.__kwdefaults__["timeout_s"] = 5.0
+client.EndpointClient.__init__.__kwdefaults__["timeout_s"] = 5.0
 RetryPolicy.__init__.__defaults__ = (2, 0.1, *RetryPolicy.__init__.__defaults__[2:])
 from flows.launch import main
 from flows.registration import Registration, Rotation, register_model, rotate_key

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from byok.datasets import Mapping
-from byok.endpoint import ChatClient, EgressPolicy, EndpointError, EndpointNotOpenAI, ResponseInvalid, ResponseTruncated
+from byok.endpoint import EgressPolicy, EndpointClient, EndpointError, EndpointNotOpenAI, ResponseInvalid, ResponseTruncated
 from byok.engine.retry import RetryPolicy
 from byok.ids import new_id
 from byok.reporting import run_summary
@@ -129,7 +129,7 @@ def test_36_no_beginning_of_an_answer_is_an_answer(raw, reply):
 
     async def go() -> set[type[EndpointError]]:
         found: set[type[EndpointError]] = set()
-        async with ChatClient(f"http://{server.host_port}/v1", "m", KEY, policy=EgressPolicy.parse(server.host_port)) as chat:
+        async with EndpointClient(f"http://{server.host_port}/v1", "m", KEY, policy=EgressPolicy.parse(server.host_port)) as chat:
             for _ in range(len(whole)):
                 with pytest.raises(EndpointError) as caught:
                     await chat.attempt(MESSAGES)

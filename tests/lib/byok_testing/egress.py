@@ -13,7 +13,7 @@ from sqlalchemy import func, select
 
 from byok.control.tables import model as model_table
 from byok.control.tables import model_secret
-from byok.endpoint import ChatAnswer, ChatClient, EgressPolicy, EndpointError
+from byok.endpoint import ChatAnswer, EgressPolicy, EndpointClient, EndpointError
 from byok.errors import ByokError
 from byok.registry import RegisterRequest
 from byok_testing.leaks import hits, search_files
@@ -74,7 +74,7 @@ def ask(base_url: str, policy: EgressPolicy | str, *, calls: int = 1, key: str |
 
     async def go() -> ChatAnswer:
         rules = EgressPolicy.parse(policy) if isinstance(policy, str) else policy
-        async with ChatClient(base_url, "org/remote#1", key, policy=rules, **{"timeout_s": 10.0} | options) as chat:
+        async with EndpointClient(base_url, "org/remote#1", key, policy=rules, **{"timeout_s": 10.0} | options) as chat:
             for _ in range(calls - 1):
                 await chat.chat(MESSAGES)
             return await chat.chat(MESSAGES)

@@ -209,7 +209,7 @@ def feeding() -> Iterator[Callable[..., Feeder]]:
 _CHILD = """
 import asyncio, json, sys, time
 from pathlib import Path
-from byok.endpoint import ChatClient, EgressPolicy
+from byok.endpoint import EndpointClient, EgressPolicy
 from byok.endpoint.transport import default_tls
 from byok.errors import ByokError
 
@@ -223,7 +223,7 @@ async def ask(host_port):
     started, code = time.perf_counter(), None
     policy = EgressPolicy.parse(host_port)
     try:
-        async with ChatClient(f"http://{host_port}/v1", "m", given["key"], policy=policy, timeout_s=given["timeout_s"]) as chat:
+        async with EndpointClient(f"http://{host_port}/v1", "m", given["key"], policy=policy, timeout_s=given["timeout_s"]) as chat:
             await chat.chat([{"role": "user", "content": "hi"}], max_tokens=5)
             await asyncio.sleep(given["idle_s"])
     except ByokError as error:
