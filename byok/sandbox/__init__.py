@@ -4,7 +4,9 @@ For demos, dry runs and tests: what it did is counted, so results can be checked
 """
 
 from byok.sandbox.answers import AnswersUnusable, read_answers
+from byok.sandbox.dialects import PROFILES, Deviation
 from byok.sandbox.faults import Fault
-from byok.sandbox.server import BadSandboxOption, Sandbox
+from byok.sandbox.options import BadSandboxOption, features_of
+from byok.sandbox.server import Sandbox
 
-__all__ = ["AnswersUnusable", "BadSandboxOption", "Fault", "Sandbox", "read_answers"]
+__all__ = ["PROFILES", "AnswersUnusable", "BadSandboxOption", "Deviation", "Fault", "Sandbox", "features_of", "read_answers"]

@@ -11,20 +11,14 @@ from typing import Self
 
 import uvicorn
 
-from byok.errors import InputError
-from byok.sandbox.answers import AnswersUnusable, read_answers
 from byok.sandbox.faults import Fault, FaultHook, as_hook
+from byok.sandbox.options import REASONING_PLACES, BadSandboxOption, capabilities, dialect_of, pairs
 from byok.sandbox.replies import Mind
-from byok.sandbox.routes import Counters, Settings, make_app, stats_of
+from byok.sandbox.routes import make_app
+from byok.sandbox.settings import Counters, Settings, stats_of
 
 HOST = "127.0.0.1"
 """Never another one: the sandbox is no server for others."""
-
-
-class BadSandboxOption(InputError):
-    """An option of the sandbox is out of its range."""
-
-    code = "bad_sandbox_option"
 
 
 class Sandbox:
@@ -44,11 +38,23 @@ class Sandbox:
         usage: Whether answers tell their tokens.
         json_schema: Whether it takes a JSON schema as response format.
         port: 0 takes a free one.
-        faults: What goes wrong, by request (see `faults`).
+        faults: What goes wrong, by chat request (see `faults`).
+        profile: The provider whose dialect it speaks, one of `PROFILES`.
+        supports: What it can do (`capabilities.NAMES`), the rest being refused; None for what the provider's models can usually do,
+            which is all but vision and reasoning.
+        ignores: What it accepts with status 200 and without effect, whether it can do it or not.
+        embedding_model_id: The one model that makes embeddings.
+        embedding_dimensions: Of their vectors.
+        embedding_faults: What goes wrong, by request for embeddings; called with its number and its first text.
+        context_length: Most tokens of prompt and answer together.
+        chunk_latency_ms: Wait before each chunk of a stream but the first, in milliseconds.
+        reasoning_as: Member in which reasoning is told (`reasoning`, `reasoning_content`, `both`), or `think` for tags inside the
+            text; None for the provider's own way.
+        page_size: Most models on one page, where a provider's list has pages.
 
     Raises:
         AnswersUnusable: There are no questions, or one has two answers.
-        BadSandboxOption: A number is out of range, or the port is taken.
+        BadSandboxOption: A number is out of range, a name is unknown, or the port is taken.
     """
 
     def __init__(
@@ -65,15 +71,48 @@ class Sandbox:
         json_schema: bool = True,
         port: int = 0,
         faults: FaultHook | Sequence[Fault | int | None] | None = None,
+        profile: str = "openai",
+        supports: frozenset[str] | None = None,
+        ignores: frozenset[str] = frozenset(),
+        embedding_model_id: str = "sandbox-embedding",
+        embedding_dimensions: int = 64,
+        embedding_faults: FaultHook | Sequence[Fault | int | None] | None = None,
+        context_length: int = 8192,
+        chunk_latency_ms: float = 0,
+        reasoning_as: str | None = None,
+        page_size: int = 200,
     ) -> None:
         if not (0 <= accuracy <= 1 and 0 <= judge_accuracy <= 1 and 0 <= latency_ms <= 600_000 and 0 <= port < 65536 and model_id):
             raise BadSandboxOption(
                 "an option of the sandbox is out of range", hint="accuracies lie between 0 and 1, the latency below 10 minutes"
             )
+        if not (1 <= embedding_dimensions <= 4096 and context_length >= 1 and 0 <= chunk_latency_ms <= 60_000 and page_size >= 1):
+            raise BadSandboxOption("an option of the sandbox is out of range", hint="at most 4096 dimensions and a minute for each chunk")
+        if embedding_model_id in ("", model_id):
+            raise BadSandboxOption("the embedding model has no id of its own", hint="give another embedding model id")
         if api_key == "":
             raise BadSandboxOption("the sandbox's key is empty", hint="give a key, or none at all")
-        mind = Mind(_pairs(answers), accuracy=accuracy, judge_accuracy=judge_accuracy, seed=seed)
-        self._settings = Settings(mind, model_id, latency_ms, frozenset([api_key] if api_key else []), usage, json_schema, as_hook(faults))
+        self._dialect = dialect_of(profile)
+        can = capabilities(self._dialect.supports if supports is None else supports, ignores, json_schema=json_schema)
+        if reasoning_as not in (None, *REASONING_PLACES):
+            raise BadSandboxOption(f"{reasoning_as!r} is no place for reasoning", hint=f"one of {', '.join(REASONING_PLACES)}")
+        mind = Mind(pairs(answers), accuracy=accuracy, judge_accuracy=judge_accuracy, seed=seed)
+        self._settings = Settings(
+            mind=mind,
+            model_id=model_id,
+            latency_ms=latency_ms,
+            api_keys=frozenset([api_key] if api_key else []),
+            usage=usage,
+            can=can,
+            hook=as_hook(faults),
+            embedding_hook=as_hook(embedding_faults),
+            embedding_model_id=embedding_model_id,
+            dimensions=embedding_dimensions,
+            context_length=context_length,
+            chunk_latency_ms=chunk_latency_ms,
+            reasoning_as=reasoning_as,
+            page_size=page_size,
+        )
         self._counters = Counters()
         # asyncio switches Nagle's algorithm off only on sockets that say they are TCP; with it each answer waits 40 ms.
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -85,6 +124,8 @@ class Sandbox:
             raise BadSandboxOption(f"port {port} cannot be used", hint="choose another, or 0 for a free one") from None
         self.port: int = self._socket.getsockname()[1]
         self.model_id = model_id
+        self.embedding_model_id = embedding_model_id
+        self.profile = profile
         self._thread: threading.Thread | None = None
         self._server: uvicorn.Server | None = None
 
@@ -96,7 +137,7 @@ class Sandbox:
     @property
     def base_url(self) -> str:
         """The base URL to register."""
-        return f"http://{self.host_port}/v1"
+        return f"http://{self.host_port}{self._dialect.prefix}"
 
     @property
     def right_questions(self) -> frozenset[str]:
@@ -124,7 +165,7 @@ class Sandbox:
 
     def __enter__(self) -> Self:
         config = uvicorn.Config(
-            make_app(self._settings, self._counters),
+            make_app(self._settings, self._counters, self._dialect),
             loop="asyncio",
             ws="none",
             lifespan="off",
@@ -153,17 +194,3 @@ class Sandbox:
             self._thread.join()
         self._server = self._thread = None
         self._socket.close()
-
-
-def _pairs(answers: Sequence[tuple[str, str]] | Path | str) -> list[tuple[str, str]]:
-    if isinstance(answers, str | Path):
-        return read_answers(Path(answers))
-    found: dict[str, str] = {}
-    for question, answer in answers:
-        if not question.strip() or not answer.strip():
-            raise AnswersUnusable("a question or an answer is empty", hint="give both for each")
-        if found.setdefault(question.strip(), answer.strip()) != answer.strip():
-            raise AnswersUnusable("a question has two answers", hint="questions must be unique")
-    if not found:
-        raise AnswersUnusable("there are no questions", hint="give at least one")
-    return list(found.items())

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
+_PIECE = re.compile(r"\s*(?:\w+|[^\w\s])")
 
 
 def count(text: str) -> int:
@@ -26,3 +27,15 @@ def cut(text: str, limit: int) -> str:
             return text[:end]
         end = found.end()
     return text
+
+
+def pieces(text: str) -> tuple[str, ...]:
+    """The text in parts of one token each, with the space before it; space at the end belongs to the last part.
+
+    Joined they are the text again. A text of space alone is one part, an empty one has none.
+    """
+    found = _PIECE.findall(text)
+    rest = text[sum(map(len, found)) :]
+    if rest:
+        found[-1:] = [found[-1] + rest] if found else [rest]
+    return tuple(found)

@@ -7,10 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from byok.sandbox import PROFILES
 
 KEY = "sk-sandbox-never-shown-0123456789"
 
@@ -65,8 +69,54 @@ def test_bad_input_is_named(answers: Path, tmp_path: Path) -> None:
         (["--answers", str(tmp_path / "none.jsonl")], "answers_unusable"),
         (["--answers", str(answers), "--accuracy", "2"], "bad_sandbox_option"),
         (["--answers", str(answers), "--api-key-env", "NO_SUCH_VARIABLE"], "key_variable_empty"),
+        (["--answers", str(answers), "--profile", "nobody"], "bad_sandbox_option"),
+        (["--answers", str(answers), "--without", "telepathy"], "bad_sandbox_option"),
+        (["--answers", str(answers), "--ignoring", "embeddings"], "bad_sandbox_option"),
     ):
         with _command(*options, "--json") as process:
             out, _ = process.communicate(timeout=60)
         assert process.returncode == 2
         assert json.loads(out)["error"]["code"] == code
+
+
+def _post(url: str, body: dict[str, object]) -> tuple[int, dict[str, Any]]:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=20) as answer:
+            return answer.status, json.loads(answer.read())
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.loads(error.read())
+
+
+def test_profile_and_features_are_chosen(answers: Path) -> None:
+    options = ["--profile", "fireworks", "--without", "tools", "--without", "json_schema", "--ignoring", "logprobs", "--with", "reasoning"]
+    more = ["--embedding-model-id", "vectors", "--context-length", "20", "--chunk-latency-ms", "1"]
+    with _command("--answers", str(answers), *options, *more, "--json") as process:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())["sandbox"]
+        url = f"{told['base_url']}/chat/completions"
+        chat = {"model": told["model_id"], "messages": [{"role": "user", "content": "q 3?"}], "max_tokens": 1000, "logprobs": True}
+        status, answer = _post(url, chat)
+        refused = _post(url, chat | {"tools": [{"type": "function", "function": {"name": "f"}}]})
+        _, vectors = _post(f"{told['base_url']}/embeddings", {"model": "vectors", "input": "a"})
+        process.terminate()
+        process.communicate(timeout=30)
+    assert (told["profile"], told["embedding_model_id"]) == ("fireworks", "vectors")
+    assert told["base_url"] == f"http://{told['host_port']}/inference/v1"
+    choice = answer["choices"][0]
+    assert (status, bool(choice["message"]["reasoning_content"]), choice.get("logprobs")) == (200, True, None)
+    assert answer["usage"]["total_tokens"] == 20
+    assert (refused[0], refused[1]["detail"][0]["loc"]) == (422, ["body", "tools"])
+    assert len(vectors["data"][0]["embedding"]) == 64
+
+
+def test_profiles_are_listed() -> None:
+    command = [sys.executable, "-m", "byok.cli.main", "sandbox", "profiles"]
+    listed = json.loads(subprocess.run([*command, "--json"], capture_output=True, text=True, check=True).stdout)["profiles"]
+    assert [one["name"] for one in listed] == [*PROFILES]
+    for one in listed:
+        assert one["deviations"] == [vars(deviation) for deviation in PROFILES[one["name"]].deviations]
+    for_people = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "160"}).stdout
+    for word in ("together  /v1", "fireworks  /inference/v1", "the list of models is a bare array", "fact 1 "):
+        assert word in for_people
