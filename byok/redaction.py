@@ -67,10 +67,10 @@ def live(secret: str | None) -> Iterator[None]:
 
 def scrub(text: str) -> str:
     """`text` without any live key, in whichever form."""
-    for found in tuple(_forms.values()):
-        for form in found:
-            if form in text:
-                text = text.replace(form, MASK)
+    # The longest first: one may be the beginning of another.
+    for form in sorted({form for found in tuple(_forms.values()) for form in found}, key=len, reverse=True):
+        if form in text:
+            text = text.replace(form, MASK)
     return text
 
 

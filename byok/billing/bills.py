@@ -23,7 +23,7 @@ class BillLine:
 
     Attributes:
         plane: provider or ecu.
-        role: candidate, judge or probe.
+        role: candidate, embedding, judge or probe.
         model_key: The model that was asked.
         sku: tokens/input, judge_call, …
         charges: How many charges the line holds.
@@ -106,7 +106,7 @@ SELECT plane, role, model_key, sku, count(*), CAST(sum(quantity) AS BIGINT),
     count(*) FILTER (WHERE amount_usd IS NULL AND amount_micro_ecu IS NULL)
 FROM v1.charges WHERE org_id = ? AND run_id = ?
 GROUP BY plane, role, model_key, sku, unit_price
-ORDER BY plane DESC, CASE role WHEN 'candidate' THEN 0 WHEN 'judge' THEN 1 ELSE 2 END, model_key, sku, unit_price
+ORDER BY plane DESC, CASE role WHEN 'candidate' THEN 0 WHEN 'embedding' THEN 1 WHEN 'judge' THEN 2 ELSE 3 END, model_key, sku, unit_price
 """
 
 _DISTINCT = """

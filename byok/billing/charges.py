@@ -52,6 +52,8 @@ def _lines(attempt: AttemptRow, model: ModelRef, card: RateCard) -> Iterator[Cha
             ("input", attempt.prompt_tokens, model.price_input),
             ("output", attempt.completion_tokens, model.price_output),
         ):
+            if kind == "output" and not tokens and _was_for_vectors(attempt, model):
+                continue
             known = tokens if attempt.usage_class == "reported" else None
             if model.public:
                 rates = card.inference(model.key)
@@ -60,6 +62,11 @@ def _lines(attempt: AttemptRow, model: ModelRef, card: RateCard) -> Iterator[Cha
                 yield _provider(attempt, model, f"tokens/{kind}", known, price)
     if attempt.role == "judge" and attempt.status == "ok":
         yield _ecu(attempt, card, "judge_call", 1, Decimal(card.judge_call_micro_ecu(model.key)))
+
+
+def _was_for_vectors(attempt: AttemptRow, model: ModelRef) -> bool:
+    """Whether embeddings were asked for: they have no output, so that nothing about it is unknown when none is reported."""
+    return attempt.role == "embedding" or (attempt.role == "probe" and model.capabilities.get("chat") is False)
 
 
 def _provider(attempt: AttemptRow, model: ModelRef, sku: str, tokens: int | None, price: Decimal | None) -> ChargeRow:

@@ -18,7 +18,7 @@ from byok.cli.processes import FlowProcess, FlowProcessFailed
 from byok.cli.run import draw_summary
 from byok.engine.progress import read_progress
 from byok.errors import ByokError, InputError
-from byok.grading import parse_grader
+from byok.grading import EmbeddingOptions, parse_grader
 from byok.reporting import run_summary
 from byok.runs import EvaluationRequest, RunFolder
 
@@ -65,7 +65,8 @@ def evaluate(
     Args:
         model: Key of a registered model.
         dataset: Name of a data set.
-        grader: Code grader, may be given again: exact, includes, regex, numeric, choice; options as numeric:tolerance=0.01.
+        grader: Code grader, may be given again: exact, includes, regex, numeric, choice; options as numeric:tolerance=0.01. Or
+            embedding_similarity:model=KEY, which asks a registered embeddings model.
         judge: Name of a judge, may be given again.
         limit: Answer only this many rows, drawn with the seed.
         seed: Decides which rows a limit draws.
@@ -136,15 +137,24 @@ def _check_names(services: Services, request: EvaluationRequest) -> int:
     require(services.actor, RUNS_WRITE, "run.start")
     services.registry.get(services.actor, request.model)
     rows = services.datasets.get(services.actor, request.dataset).rows
-    for spec in request.graders:
-        parse_grader(spec)
+    for embeds in _embeds(request):
+        services.registry.get(services.actor, embeds.model)
     for name in request.judges:
         services.judges.get(services.actor, name)
     return min(rows, request.limit or rows)
 
 
+def _embeds(request: EvaluationRequest) -> list[EmbeddingOptions]:
+    """What the graders ask endpoints for.
+
+    Raises:
+        InputError: A grader that there is none of.
+    """
+    return [embeds for spec in request.graders if (embeds := parse_grader(spec).embeds) is not None]
+
+
 def _confirmed(request: EvaluationRequest, rows: int) -> bool:
-    calls = rows * (1 + len(request.judges))
+    calls = rows * (1 + len(_embeds(request)) + len(request.judges))
     answer = input(f"{rows} rows, at least {calls} requests on your keys. Start? [Y/n] ")
     return answer.strip().lower() in ("", "y", "yes")
 

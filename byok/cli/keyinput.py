@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import sys
 
 from pydantic import SecretStr
@@ -28,8 +29,10 @@ def read_key(from_stdin: bool, variable: str | None) -> SecretStr | None:
     if variable is not None:
         found = os.environ.get(variable, "").strip()
         if not found:
+            # Somebody may have typed the key itself.
+            shown = variable if re.fullmatch(r"[A-Z_][A-Z0-9_]{0,80}", variable) else "that --api-key-env names"
             raise KeyMissing(
-                f"the environment variable {variable} is not set or empty", hint=f"export {variable} first, without the key in the command"
+                f"the environment variable {shown} is not set or empty", hint="export it first, without the key in the command"
             )
         return SecretStr(found)
     if not from_stdin:

@@ -21,6 +21,8 @@ _COMMANDS = {
     "token": ("byok.cli.token:app", "Make member tokens, and list, rotate or revoke them."),
     "audit": ("byok.cli.audit:app", "List the audit log, or verify that it is whole."),
     "model": ("byok.cli.model:app", "Register models, and list, show, probe, change, rotate or disable them."),
+    "provider": ("byok.cli.provider:app", "List what is known about providers, or show which profile an address gets."),
+    "endpoint": ("byok.cli.endpoint:app", "Check any OpenAI-compatible endpoint, registered or not."),
     "key": ("byok.cli.key:app", "Seal a key for the forms of the Prefect UI."),
     "grant": ("byok.cli.grant:app", "Allow one act of a flow run from the Prefect UI."),
     "vault": ("byok.cli.vault:app", "Set up Vault, look at the key store, rotate it, or move keys between stores."),

@@ -12,10 +12,13 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from byok.app import Services, open_services
+from byok.cli.credentials import PLAIN_KEY, AuthOptions, read_credentials
 from byok.cli.keyinput import KeyMissing, read_key
 from byok.cli.output import Json, emit, note, table
+from byok.cli.probing import draw_probe, draw_stored, probe_dict, watching
 from byok.clock import parse_duration
-from byok.endpoint import ProbeResult
+from byok.endpoint import profile_for
+from byok.endpoint.capabilities import missing
 from byok.errors import InputError
 from byok.money import parse_usd
 from byok.registry import GRACE, Model, ModelChanges, RegisterRequest
@@ -40,15 +43,21 @@ def register(
     tag: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     api_key_stdin: Annotated[bool, Parameter(negative="")] = False,
     api_key_env: str | None = None,
+    credentials: AuthOptions = PLAIN_KEY,
+    provider: str | None = None,
     description: str = "",
     max_tokens: int | None = None,
     extra_payload: str | None = None,
     price_input: str | None = None,
     price_output: str | None = None,
     public: Annotated[bool, Parameter(negative="")] = False,
+    full_probe: Annotated[bool, Parameter(negative="")] = False,
+    strict: Annotated[bool, Parameter(negative="")] = False,
     json: Json = False,
 ) -> None:
     """Register a model: its key is sealed, its endpoint probed; when the probe fails, nothing is stored.
+
+    The probe asks for one token or, of a model with the tag embeddings and without the tag chat, for one vector.
 
     The key comes by standard input (asked for, and not shown, in a terminal) or from an environment variable that you name. Without
     either the endpoint is taken to need none.
@@ -61,12 +70,15 @@ def register(
         tag: Capability tag, may be given again: chat, vision, …
         api_key_stdin: Read the key from standard input.
         api_key_env: Environment variable that holds the key.
+        provider: Provider profile (byok provider list); without it, the base URL tells.
         description: What it is for.
         max_tokens: Most tokens to ask for in one answer.
         extra_payload: JSON object that is merged into every chat request.
         price_input: USD per million input tokens; without it, cost is unknown.
         price_output: USD per million output tokens.
         public: The model is served under the platform's key: its tokens are billed in ECU.
+        full_probe: Find out what the model can do, for at most 300 tokens, and warn of tags that claim more.
+        strict: Refuse tags that claim what a full probe does not find; implies --full-probe.
         json: Print JSON of a stable shape instead of text.
     """
     services = open_services()
@@ -83,10 +95,13 @@ def register(
             price_input=None if price_input is None else parse_usd(price_input, what="--price-input"),
             price_output=None if price_output is None else parse_usd(price_output, what="--price-output"),
             public=public,
+            provider=provider,
         )
     except ValidationError as invalid:
         raise _bad_option(invalid, "register") from None
-    model = asyncio.run(services.registry.register(services.actor, request, read_key(api_key_stdin, api_key_env)))
+    secret = read_credentials(read_key(api_key_stdin, api_key_env), credentials, profile_for(base_url, provider))
+    with watching(quiet=json) as progress:
+        model = asyncio.run(services.registry.register(services.actor, request, secret, full=full_probe, strict=strict, progress=progress))
     emit({"model": model.as_dict()}, json=json, human=lambda out: _draw_registered(out, model))
 
 
@@ -123,10 +138,15 @@ def list_(*, json: Json = False) -> None:
             note("no models yet: byok model register --help")
             return
         columns = ("key", "name", "status", "base URL", "model id", "API key", "USD/M in", "USD/M out", "tags")
-        rows = [(m.key, m.name, m.status, m.base_url, m.remote_id, m.key_mask, m.price_input, m.price_output, m.tags) for m in models]
+        rows = [(m.key, m.name, _status(m), m.base_url, m.remote_id, m.key_mask, m.price_input, m.price_output, m.tags) for m in models]
         out.print(table(columns, rows))
 
     emit({"models": [model.as_dict() for model in models]}, json=json, human=draw)
+
+
+def _status(model: Model) -> str:
+    """Whether a model is in use and, if so, its health by the checks in a row."""
+    return f"{model.status}, {model.health}" if model.status == "active" else model.status
 
 
 @app.command
@@ -152,16 +172,32 @@ def show(key: str, /, *, json: Json = False) -> None:
 
 
 @app.command
-def probe(key: str, /, *, json: Json = False) -> None:
+def probe(
+    key: str,
+    /,
+    *,
+    full: Annotated[bool, Parameter(negative="")] = False,
+    strict: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
+) -> int:
     """Probe a registered model: read its models list where there is one, and ask for one token.
+
+    A model with the tag embeddings and without the tag chat is asked for one vector instead. A full probe finds out what the model can do,
+    in some seven small requests: it reckons what each may cost before it is sent, and takes at most 300 tokens in all.
 
     Args:
         key: Key of the model.
-        json: Print JSON of a stable shape instead of text.
+        full: Find out what the model can do: streaming, JSON, tools, and the like.
+        strict: Leave with 1 when a tag claims what was not found; implies --full.
+        json: Print JSON of a stable shape instead of a table.
     """
     services = open_services()
-    found = asyncio.run(services.registry.probe(services.actor, key))
-    emit({"probe": {"model": key, **_probe_dict(found)}}, json=json, human=lambda out: _draw_probe(key, found))
+    with watching(quiet=json) as progress:
+        found = asyncio.run(services.registry.probe(services.actor, key, full=full or strict, progress=progress))
+    model = services.registry.get(services.actor, key)
+    shown = {"model": key, **probe_dict(found, model.tags)}
+    emit({"probe": shown}, json=json, human=lambda out: draw_probe(out, model, found))
+    return 1 if strict and missing(found.capabilities or (), model.tags) else 0
 
 
 @app.command
@@ -171,6 +207,7 @@ def rotate(
     *,
     api_key_stdin: Annotated[bool, Parameter(negative="")] = False,
     api_key_env: str | None = None,
+    credentials: AuthOptions = PLAIN_KEY,
     grace: str | None = None,
     compromised: Annotated[bool, Parameter(negative="")] = False,
     json: Json = False,
@@ -188,9 +225,13 @@ def rotate(
         json: Print JSON of a stable shape instead of text.
     """
     services = open_services()
-    secret = read_key(api_key_stdin, api_key_env)
-    if secret is None:
+    before = services.registry.get(services.actor, key)
+    new_key = read_key(api_key_stdin, api_key_env)
+    if new_key is None and not credentials.given:
         raise KeyMissing("there is no new key", hint="add --api-key-stdin or --api-key-env VAR")
+    secret = read_credentials(new_key, credentials, profile_for(before.base_url, before.provider), before.auth)
+    if secret is None:
+        raise KeyMissing("there are no new credentials", hint="a model without any is registered anew: byok model register")
     model = asyncio.run(services.registry.rotate(services.actor, key, secret, grace=_grace(grace, compromised)))
     _tell_versions(services, model, json=json)
 
@@ -206,6 +247,8 @@ def update(
     tag: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     api_key_stdin: Annotated[bool, Parameter(negative="")] = False,
     api_key_env: str | None = None,
+    credentials: AuthOptions = PLAIN_KEY,
+    provider: str | None = None,
     grace: str | None = None,
     compromised: Annotated[bool, Parameter(negative="")] = False,
     description: str | None = None,
@@ -227,6 +270,7 @@ def update(
         api_key_env: Environment variable that holds the key.
         grace: How long runs in flight may use the old key and address: 0, 30m, 24h (the default), 30d at most.
         compromised: Destroy the old key at once: the same as --grace 0.
+        provider: Provider profile (byok provider list).
         description: What it is for.
         max_tokens: Most tokens to ask for in one answer.
         extra_payload: JSON object that is merged into every chat request.
@@ -246,10 +290,19 @@ def update(
             extra_payload=None if extra_payload is None else _object(extra_payload),
             price_input=None if price_input is None else parse_usd(price_input, what="--price-input"),
             price_output=None if price_output is None else parse_usd(price_output, what="--price-output"),
+            provider=provider,
         )
     except ValidationError as invalid:
         raise _bad_option(invalid, "update") from None
-    secret = read_key(api_key_stdin, api_key_env)
+    before = services.registry.get(services.actor, key)
+    secret = read_credentials(
+        read_key(api_key_stdin, api_key_env),
+        credentials,
+        profile_for(base_url or before.base_url, provider or before.provider),
+        before.auth,
+    )
+    if secret is None and credentials.given:
+        raise KeyMissing("there are no new credentials", hint="a model without any is registered anew: byok model register")
     if secret is None and base_url is None and not changes.values():
         raise BadModel("there is nothing to change", hint="see: byok model update --help")
     model = asyncio.run(services.registry.update(services.actor, key, changes, secret, grace=_grace(grace, compromised)))
@@ -290,34 +343,17 @@ def disable(key: str, /, *, json: Json = False) -> None:
     emit({"model": model.as_dict()}, json=json, human=lambda out: print(f"{key} is disabled; its key is destroyed here"))
 
 
-def _probe_dict(found: ProbeResult) -> dict[str, Any]:
-    tokens = [(attempt.usage.prompt_tokens, attempt.usage.completion_tokens) for attempt in found.attempts]
-    return {
-        "answers": True,
-        "models_listed": found.models_listed,
-        "latency_ms": found.latency_ms,
-        "requests": len(found.attempts),
-        "prompt_tokens": tokens[-1][0],
-        "completion_tokens": tokens[-1][1],
-        "warnings": found.warnings,
-    }
-
-
 def _draw_registered(out: Console, model: Model) -> None:
     _draw(out, model)
     for warning in model.capabilities.get("warnings", []):
         note(f"warning: {warning}")
 
 
-def _draw_probe(key: str, found: ProbeResult) -> None:
-    listed = {True: "listed", False: "not listed", None: "no models list"}[found.models_listed]
-    print(f"{key} answers in {found.latency_ms:.0f} ms ({listed})")
-    for warning in found.warnings:
-        note(f"warning: {warning}")
-
-
 def _draw(out: Console, model: Model) -> None:
-    out.print(table(("field", "value"), [(name, _field(value)) for name, value in model.as_dict().items()], title=model.key))
+    fields = model.as_dict()
+    fields["capabilities"] = {name: value for name, value in model.capabilities.items() if name != "full"}
+    out.print(table(("field", "value"), [(name, _field(value)) for name, value in fields.items()], title=model.key))
+    draw_stored(out, model)
 
 
 def _field(value: object) -> object:

@@ -149,6 +149,11 @@ model = Table(
     Column("key_mask", String(40)),  # what people are shown of the key
     Column("least_key_version", Integer, nullable=False, server_default="1"),  # older ones are over, whatever their rows say
     Column("capabilities", JSON, nullable=False),  # what the last probe found
+    Column("provider", String(64)),  # name of the provider profile that was chosen; NULL: by the base URL
+    Column("auth", JSON(none_as_null=True)),  # what may be seen of the sealed credentials: scheme, names of headers, fingerprints
+    Column("health", String(12), nullable=False, server_default="unknown"),  # unknown | ok | degraded | unreachable
+    Column("health_failures", Integer, nullable=False, server_default="0"),  # failed checks in a row
+    Column("checked_at", Utc),  # when the last check ended
     Column("revision", Integer, nullable=False),  # goes up with every change
     Column("created_by", String(36), ForeignKey("member.id"), nullable=False),
     Column("created_at", Utc, nullable=False),

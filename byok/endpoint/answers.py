@@ -2,47 +2,42 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
+from byok.clock import utcnow
 from byok.endpoint.bodies import is_html
 from byok.endpoint.classify import classify
 from byok.endpoint.errors import EndpointError, ResponseTruncated
 from byok.endpoint.explain import invalid, not_chat
-from byok.endpoint.policy import BaseUrl
+from byok.endpoint.limits import Limits, read_limits
+from byok.endpoint.parts import TokenLogprob, ToolCall, read_content, read_logprobs, read_tool_calls, split_thinking, tool_calls_in
+from byok.endpoint.place import Place
+from byok.endpoint.usage import Usage, read_usage
 from byok.endpoint.wire import BadJson, Redactor, Reply, decode_json, excerpt, request_id, text_or_none, whole
-
-UsageClass = Literal["reported", "missing", "invalid"]
-
-MOST_TOKENS = 100_000_000
-"""A count above this is a lie or a bug, not a count."""
 
 _SLACK = 16
 """Tokens that servers count beyond a limit: end markers and the like."""
 
-_THINK = re.compile(r"\s*<think>(.*?)(?:</think>|\Z)", re.DOTALL)
-
 
 @dataclass(frozen=True)
-class Usage:
-    """Tokens that the endpoint says it used. Unknown is None, never 0.
+class Timing:
+    """When a stream came.
 
     Attributes:
-        prompt_tokens: All tokens of the prompt, cached ones included.
-        completion_tokens: All tokens of the answer, reasoning included.
-        cached_tokens: Part of `prompt_tokens` that came from a cache.
-        reasoning_tokens: Part of `completion_tokens` that was reasoning.
-        usage_class: `reported`; `missing` (no usage, or one of the two sums is absent); `invalid` (disputed: negative, absurd,
-            more than was asked for, or the parts do not add up: kept for the record where they can be, not to be billed as true).
+        first_ms: From the sending of the request to the first piece of answer or reasoning; None when there was none.
+        reliable: False when all pieces came at once at the end, as a proxy that buffers sends them; None when one piece cannot tell.
+        usage_place: Where usage stood: `missing`, `empty_choices`, `finish`, `every` or `other`.
+        done: Whether the stream said that it was over (`[DONE]`).
+        comments: Comment lines that kept the connection alive.
     """
 
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    cached_tokens: int | None = None
-    reasoning_tokens: int | None = None
-    usage_class: UsageClass = "missing"
+    first_ms: float | None
+    reliable: bool | None
+    usage_place: str
+    done: bool
+    comments: int
 
 
 @dataclass(frozen=True)
@@ -58,6 +53,11 @@ class ChatAnswer:
         latency_ms: From the sending of the request to the last byte of the answer.
         request_id: The provider's id of the request.
         http_status: HTTP status.
+        tool_calls: Calls of tools that the model asks for.
+        logprobs: Log probabilities of the answer's tokens; None when there are none, also where they were asked for.
+        timing: When the pieces of a stream came; None when the answer came whole.
+        limits: What the provider says is left of its limits.
+        low_priority: The provider served it beyond the limits, at a low priority: its latency is no measure.
     """
 
     text: str | None
@@ -68,55 +68,96 @@ class ChatAnswer:
     latency_ms: float
     request_id: str | None
     http_status: int
+    tool_calls: tuple[ToolCall, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    timing: Timing | None = None
+    limits: Limits | None = None
+
+    @property
+    def low_priority(self) -> bool:
+        """Whether it was served beyond the limits (`x-ratelimit-over-limit`)."""
+        return self.limits is not None and self.limits.over_limit
+
+    @property
+    def streamed(self) -> bool:
+        """Whether it came as a stream."""
+        return self.timing is not None
+
+    @property
+    def ttft_ms(self) -> float | None:
+        """Time to the first piece, in milliseconds; None when it did not come as a stream."""
+        return self.timing.first_ms if self.timing else None
+
+    @property
+    def ttft_reliable(self) -> bool | None:
+        """Whether `ttft_ms` measures the model rather than a proxy; None when that cannot be told."""
+        return self.timing.reliable if self.timing else None
 
 
-def read_answer(reply: Reply, base: BaseUrl, remote_id: str, redact: Redactor, *, limit: int | None = None) -> ChatAnswer:
-    """The answer in a reply with status 2xx.
+def read_answer(reply: Reply, place: Place, *, limit: int | None = None, tools: Iterable[str] = ()) -> ChatAnswer:
+    """The answer in a whole reply with status 2xx.
 
     Args:
         reply: The reply.
-        base: The endpoint.
-        remote_id: The model that was asked.
-        redact: Takes the key out.
+        place: Where it came from.
         limit: Most tokens of the answer that were asked for, which bounds what its usage can truly say.
+        tools: Names of the tools that were offered.
 
     Raises:
         EndpointError: It is an error in disguise, no chat completion, cut, or invalid.
     """
-    value = read_object(reply, base, redact)
+    value = read_object(reply, place)
     choices = value.get("choices")
     if not choices and (value.get("error") or value.get("detail") or value.get("object") == "error"):
-        raise classify(reply, base, remote_id, redact)
+        raise classify(reply, place)
     if "choices" not in value:
-        raise not_chat(reply, base, redact, "the endpoint answers JSON, but no chat completion")
+        raise not_chat(reply, place, "the endpoint answers JSON, but no chat completion")
+    return answer_of(value, reply, place, limit=limit, tools=tools)
+
+
+def answer_of(
+    value: dict[str, Any], reply: Reply, place: Place, *, limit: int | None = None, tools: Iterable[str] = (), timing: Timing | None = None
+) -> ChatAnswer:
+    """The answer that a chat completion is, whether it came whole or was put together from a stream.
+
+    Raises:
+        ResponseInvalid: It has no choice with a message.
+    """
+    choices, redact = value.get("choices"), place.redact
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict) or not isinstance(choices[0].get("message"), dict):
         raise invalid(reply, redact, "it has no choice with a message")
     choice, message = choices[0], choices[0]["message"]
-    text, refusal = _content(message.get("content"))
-    reasoning = next((found for name in ("reasoning", "reasoning_content") if (found := _joined(message.get(name)))), None)
+    text, refusal = read_content(message.get("content"))
+    reasoning = next((found for name in _reasoning_fields(place) if (found := _joined(message.get(name)))), None)
     if text is not None and reasoning is None:
         text, reasoning = split_thinking(text)
+    calls = read_tool_calls(message) or tool_calls_in(text, tools)
     finish = text_or_none(choice.get("finish_reason"))
     refusal = refusal or _joined(message.get("refusal"))
     usage = read_usage(value.get("usage"), reply.headers)
-    # Some servers let reasoning go beyond the limit, and some of those do not count it apart.
-    thought = usage.reasoning_tokens if usage.reasoning_tokens is not None or not reasoning else usage.completion_tokens
+    # Some servers let reasoning go beyond the limit, and some of those do not count it apart: a token has a byte at least.
+    thought = usage.reasoning_tokens if usage.reasoning_tokens is not None or not reasoning else len(reasoning.encode())
     if limit is not None and (usage.completion_tokens or 0) - (thought or 0) > limit + _SLACK:
         usage = replace(usage, usage_class="invalid")
+    logprobs = read_logprobs(choice.get("logprobs"))
     return ChatAnswer(
         # A hostile endpoint may answer with the key; it goes to the warehouse no more than to a log.
-        text=None if text is None else redact(text),
-        reasoning=reasoning and redact(reasoning),
-        refusal=refusal and redact(refusal),
-        finish_reason=finish and excerpt(finish, redact, 80),
+        text=None if text is None else redact.answer(text),
+        reasoning=reasoning and redact.answer(reasoning),
+        refusal=refusal and redact.answer(refusal),
+        finish_reason=finish and excerpt(finish, redact.answer, 80),
         usage=usage,
         latency_ms=reply.latency_ms,
-        request_id=request_id(reply, redact) or _id_in_body(value, redact),
+        request_id=request_id(reply, redact, place.profile.request_id_headers) or _id_in_body(value, redact),
         http_status=reply.status,
+        tool_calls=tuple(_cleaned(call, redact) for call in calls),
+        logprobs=logprobs and tuple(replace(one, token=redact.answer(one.token)) for one in logprobs),
+        timing=timing,
+        limits=read_limits(reply.headers, utcnow(), place.profile.limit_windows, redact=place.redact),
     )
 
 
-def read_object(reply: Reply, base: BaseUrl, redact: Redactor) -> dict[str, Any]:
+def read_object(reply: Reply, place: Place) -> dict[str, Any]:
     """The JSON object of a reply with status 2xx.
 
     Raises:
@@ -124,13 +165,13 @@ def read_object(reply: Reply, base: BaseUrl, redact: Redactor) -> dict[str, Any]
         ResponseTruncated: It ends in the middle.
         ResponseInvalid: Broken JSON.
     """
-    value = read_json(reply, base, redact)
+    value = read_json(reply, place)
     if not isinstance(value, dict):
-        raise not_chat(reply, base, redact, "the endpoint answers JSON, but no chat completion")
+        raise not_chat(reply, place, f"the endpoint answers JSON, but no {'chat completion' if place.what == 'chat' else place.what}")
     return value
 
 
-def read_json(reply: Reply, base: BaseUrl, redact: Redactor) -> Any:
+def read_json(reply: Reply, place: Place) -> Any:
     """The JSON value of a reply with status 2xx.
 
     Raises:
@@ -139,19 +180,28 @@ def read_json(reply: Reply, base: BaseUrl, redact: Redactor) -> Any:
         ResponseInvalid: Empty, or broken JSON.
     """
     if is_html(reply):
-        raise not_chat(reply, base, redact, "a web page came instead of an answer")
+        raise not_chat(reply, place, "a web page came instead of an answer")
     try:
         return decode_json(reply.body)
     except BadJson as error:
         if not reply.body.strip():
-            found: EndpointError = invalid(reply, redact, "it is empty")
+            found: EndpointError = invalid(reply, place.redact, "it is empty")
         elif error.truncated:
             found = ResponseTruncated("the answer ends in the middle", hint="the server or a proxy cut it", status=reply.status)
         elif reply.body.lstrip()[:1] in (b"{", b"["):
-            found = invalid(reply, redact, str(error))
+            found = invalid(reply, place.redact, str(error))
         else:
-            found = not_chat(reply, base, redact, "plain text came instead of an answer")
+            found = not_chat(reply, place, "plain text came instead of an answer")
     raise found
+
+
+def _reasoning_fields(place: Place) -> Iterable[str]:
+    return dict.fromkeys((*place.profile.reasoning_fields, "reasoning", "reasoning_content"))
+
+
+def _cleaned(call: ToolCall, redact: Redactor) -> ToolCall:
+    ident = call.id and excerpt(call.id, redact.answer, 200)
+    return replace(call, name=excerpt(call.name, redact.answer, 200), arguments=redact.answer(call.arguments), id=ident)
 
 
 def _id_in_body(value: dict[str, Any], redact: Redactor) -> str | None:
@@ -161,83 +211,3 @@ def _id_in_body(value: dict[str, Any], redact: Redactor) -> str | None:
 
 def _joined(value: Any) -> str | None:
     return whole(value) or None if isinstance(value, str) else None
-
-
-def _content(value: Any) -> tuple[str | None, str | None]:
-    """Text and refusal of a message's content: a string, null, or a list of parts."""
-    if isinstance(value, str):
-        return whole(value), None
-    if not isinstance(value, list):
-        return None, None
-    texts: list[str] = []
-    refusals: list[str] = []
-    for part in value:
-        if isinstance(part, str):
-            texts.append(part)
-        elif isinstance(part, dict):
-            if isinstance(part.get("text"), str):
-                texts.append(part["text"])
-            elif isinstance(part.get("refusal"), str):
-                refusals.append(part["refusal"])
-    return whole("".join(texts)) if texts else None, whole("".join(refusals)) or None
-
-
-def split_thinking(text: str) -> tuple[str, str | None]:
-    """Text and reasoning of an answer that carries its reasoning in `<think>`.
-
-    The opening tag may be missing (some chat templates end with it), and so may the closing one (the budget ran out).
-    """
-    opened = _THINK.match(text)
-    if opened:
-        return text[opened.end() :].lstrip(), opened[1].strip() or None
-    before, tag, after = text.partition("</think>")
-    return (after.lstrip(), before.strip() or None) if tag else (text, None)
-
-
-def read_usage(value: Any, headers: Mapping[str, str]) -> Usage:
-    """Usage as far as it can be believed.
-
-    Some servers count reasoning on top of the completion instead of inside it; the total tells which, and the completion is
-    then given with its reasoning. Timings and other members are ignored.
-    """
-    if not isinstance(value, dict):
-        return Usage()
-    prompt, completion, total = (_count(value.get(name)) for name in ("prompt_tokens", "completion_tokens", "total_tokens"))
-    cached = _first(
-        _member(value.get("prompt_tokens_details"), "cached_tokens"),
-        value.get("cached_tokens"),
-        headers.get("fireworks-cached-prompt-tokens"),
-    )
-    reasoning = _first(_member(value.get("completion_tokens_details"), "reasoning_tokens"), value.get("reasoning_tokens"))
-    counts = (prompt, completion, total, cached, reasoning)
-    sound = -1 not in counts
-    prompt, completion, total, cached, reasoning = (None if count == -1 else count for count in counts)
-    if sound and prompt is not None and completion is not None:
-        if total is not None and total != prompt + completion:
-            if reasoning and total == prompt + completion + reasoning:
-                completion += reasoning
-            else:
-                sound = False
-        sound = sound and (cached or 0) <= prompt and (reasoning or 0) <= completion
-    known = prompt is not None and completion is not None
-    usage_class: UsageClass = "invalid" if not sound else "reported" if known else "missing"
-    return Usage(prompt, completion, cached, reasoning, usage_class)
-
-
-def _member(value: Any, name: str) -> Any:
-    return value.get(name) if isinstance(value, dict) else None
-
-
-def _first(*values: Any) -> int | None:
-    return next((count for value in values if (count := _count(value)) is not None), None)
-
-
-def _count(value: Any) -> int | None:
-    """A token count; None when absent; -1 when it is there but cannot be one."""
-    if value is None:
-        return None
-    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 12:
-        value = int(value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS else -1

@@ -34,9 +34,12 @@ class ErrorBody:
 
 
 def is_html(reply: Reply) -> bool:
-    """Whether the body is a page, by its label or its first characters."""
+    """Whether the body is a page, by its label or its first characters; nothing at all is none."""
     start = reply.body[:256].lstrip().lower()
-    return "text/html" in reply.headers.get("content-type", "").lower() or start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml"))
+    labelled = "text/html" in reply.headers.get("content-type", "").lower()
+    if start.startswith((b"{", b"[")):
+        return False  # JSON under the label that some frameworks put on everything
+    return bool(start) and (labelled or start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")))
 
 
 def read_error(reply: Reply) -> ErrorBody:
@@ -57,6 +60,8 @@ def read_error(reply: Reply) -> ErrorBody:
 def _from_object(value: dict[str, Any]) -> ErrorBody:
     request_id = text_or_none(value.get("request_id"))
     said = next((value[name] for name in ("error", "detail") if value.get(name)), None)
+    if isinstance(said, dict) and set(said) == {"detail"}:
+        said = said["detail"]  # a gateway's detail around the upstream's own (MLflow, run for real)
     if isinstance(said, list):
         return _from_list(said, request_id)
     if isinstance(said, str):
@@ -76,7 +81,8 @@ def _from_object(value: dict[str, Any]) -> ErrorBody:
         message=whole(message),
         code=text_or_none(said.get("code")) or text_or_none(said.get("error_code")),
         kind=text_or_none(said.get("type")),
-        parameter=text_or_none(said.get("param")),
+        # FastAPI's place of the parameter, without the word that all have in common (vLLM, run for real).
+        parameter=(text_or_none(said.get("param")) or "").removeprefix("body.") or None,
         is_json=True,
         request_id=request_id or text_or_none(said.get("request_id")),
     )

@@ -7,6 +7,7 @@ among the statuses on which they send it.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 from byok.clock import utcnow
@@ -17,6 +18,7 @@ from byok.endpoint.errors import (
     ContextLength,
     CreditExhausted,
     EndpointAuth,
+    EndpointCold,
     EndpointError,
     EndpointForbidden,
     EndpointNotOpenAI,
@@ -24,10 +26,12 @@ from byok.endpoint.errors import (
     EndpointRateLimited,
     EndpointRedirect,
     EndpointTimeout,
+    EndpointTls,
     RemoteModelNotFound,
+    ResponseTruncated,
 )
 from byok.endpoint.explain import address_hint
-from byok.endpoint.policy import BaseUrl
+from byok.endpoint.place import Place
 from byok.endpoint.wire import Redactor, Reply, excerpt, request_id, retry_after
 from byok.errors import Field
 
@@ -48,23 +52,32 @@ _CONTEXT_WORDS = re.compile(
     re.IGNORECASE,
 )
 _FILTER_CODES = frozenset({"content_filter", "content_policy_violation", "content_filtered", "prompt_blocked", "sensitive_content"})
+_STATUSES: dict[str | None, int] = {"insufficient_quota": 429, "rate_limit_exceeded": 429, "invalid_api_key": 401}
+"""Codes that stand for a status, where the status itself was spent on a success."""
 _MODEL_CODES = frozenset({"model_not_found", "model_not_available", "model_deprecated", "RESOURCE_DOES_NOT_EXIST", "unknown_model"})
+_VALIDATION = re.compile(r"validation errors? for \w{1,80}\n([A-Za-z_][\w.]{0,200})\n")
+"""How pydantic lists what is wrong with a request, in a text."""
+_SPELT = (*("response_format", "stream_options", "encoding_format", "top_logprobs", "logprobs", "tool_choice"), *TOKEN_PARAMETERS)
+"""Parameters that are known wherever a message spells them: no ordinary words."""
 _NAMED_IN_TEXT = re.compile(r"(?:parameter|argument|field|param)s?\s*(?:[:=]\s*)?['\"`(]*([a-z][a-z0-9_.]{1,60})['\"`,)]", re.IGNORECASE)
 
 
-def classify(reply: Reply, base: BaseUrl, remote_id: str, redact: Redactor) -> EndpointError:
+def classify(reply: Reply, place: Place) -> EndpointError:
     """The error that a reply is: any status but 2xx, or an error body inside a 200."""
-    return _Case(reply, base, remote_id, redact).error()
+    return _Case(reply, place).error()
 
 
 class _Case:
-    def __init__(self, reply: Reply, base: BaseUrl, remote_id: str, redact: Redactor) -> None:
-        self.reply, self.base, self.remote_id = reply, base, remote_id
+    def __init__(self, reply: Reply, place: Place) -> None:
+        redact = place.redact
+        if 200 <= reply.status < 300:
+            reply = replace(reply, body=redact.raw(reply.body))
+        self.reply, self.place, self.base, self.remote_id = reply, place, place.base, place.remote_id
         self.body: ErrorBody = read_error(reply)
         self.status = reply.status
-        if 200 <= reply.status < 300 and self.body.code and re.fullmatch(r"[45]\d\d", self.body.code):
+        if 200 <= reply.status < 300:
             # An error inside a 200 (a gateway that had already answered): the body's own number is the better one.
-            self.status = int(self.body.code)
+            self.status = _status_within(self.body) or reply.status
         self.said = excerpt(self.body.message, redact)
         self.words = self.body.message[:_SEARCHED]
         self.names = {name for name in (self.body.code, self.body.kind) if name}
@@ -83,23 +96,25 @@ class _Case:
     def _by_status(self) -> EndpointError | None:
         match self.status:
             case 401:
-                return self._make(
-                    EndpointAuth, "the endpoint refuses the key", "check that the key is complete, active and of this provider"
-                )
+                return self._make(EndpointAuth, "the endpoint refuses the key", self._auth_hint())
             case 402 | 412:
                 return self._credit()
-            case 408 | 504:
+            case 408 | 499 | 504:
                 return self._make(
                     EndpointTimeout, "the endpoint or a proxy gave up waiting", "try again later or with fewer requests at a time"
                 )
             case 429:
                 return self._rate()
+            case 409 | 425:
+                return self._make(EndpointOverloaded, "the endpoint is not ready for this request", "try again")
             case status if status >= 500 and status != 501:
                 return self._server()
         return None
 
     def _by_request(self) -> EndpointError | None:
         """Errors that tell by code, parameter or text, under several statuses."""
+        if self.body.is_html and (found := self._proxy_page()):
+            return found
         if self.names & _FILTER_CODES:
             return self._make(ContentFiltered, "the provider's filter refuses the prompt")
         if self.status == 413 or self._about_context():
@@ -112,18 +127,45 @@ class _Case:
 
     def _other(self) -> EndpointError:
         if self.status in (404, 405):
-            return self._make(EndpointNotOpenAI, "there is no chat route at this address", address_hint(self.base))
-        if self.body.is_html:
-            return self._make(EndpointNotOpenAI, "a web page came instead of an API answer", address_hint(self.base))
-        if self.status == 403:
             return self._make(
-                EndpointForbidden, "the endpoint refuses this", "the key may lack this model or region, or a proxy blocks the request"
+                EndpointNotOpenAI, f"there is no {self.place.what} route at this address", address_hint(self.base, self.place.route)
             )
+        if self.body.is_html:
+            return self._make(EndpointNotOpenAI, "a web page came instead of an API answer", address_hint(self.base, self.place.route))
+        if self.status == 403:
+            hint = "the key may lack this model or region, or a proxy blocks the request"
+            if "Host header" in self.words:
+                hint = "the gateway does not know this host name: start it with --allowed-hosts, or let the proxy send its own Host"
+            return self._make(EndpointForbidden, "the endpoint refuses this", hint)
         if 200 <= self.status < 300:
+            if self.body.kind == "ClientPayloadError":
+                # What a gateway says in a stream when the server behind it cut the answer (MLflow, run for real).
+                return self._make(ResponseTruncated, "the server behind the gateway cut the answer", "it may still bill the tokens")
             return self._make(EndpointOverloaded, "an error came inside a success")
         named = self._parameter()
         hint = f"the endpoint does not accept {named!r} like this" if named else "the endpoint's own words are above"
         return self._make(BadRequest, "the endpoint calls the request malformed", hint)
+
+    def _auth_hint(self) -> str:
+        asked = self.reply.headers.get("www-authenticate", "").lower()
+        if asked.startswith("basic"):
+            return "it asks for a user and a password: register it with --auth basic --basic-user NAME"
+        if self.place.profile.name.startswith("mlflow"):
+            return "the gateway's own key for the model behind it is refused: mend its secret in the gateway"
+        if self.place.profile.auth == "header":
+            return (
+                f"check the key and the header that carries it: --auth header --auth-header {self.place.profile.auth_header or 'X-API-Key'}"
+            )
+        return "check that the key is complete, active and of this provider; a proxy may want it in a header of its own: --auth header"
+
+    def _proxy_page(self) -> EndpointError | None:
+        """A proxy's page about TLS: it comes as HTTP 400, though no request was looked at (nginx 1.22, run)."""
+        if "SSL certificate" in self.words:
+            hint = "the proxy wants a client certificate: --client-cert-file and --client-key-file"
+            return self._make(EndpointTls, "the client certificate is missing or not trusted", hint)
+        if "HTTP request was sent to HTTPS port" in self.words:
+            return self._make(EndpointNotOpenAI, "plain http was sent to an https port", "write the base URL with https://")
+        return None
 
     def _redirect(self) -> EndpointError:
         location = _shown_location(self.reply.headers.get("location", ""), self.redact)
@@ -142,7 +184,7 @@ class _Case:
     def _rate(self) -> EndpointError:
         limits = any(name.startswith(("x-ratelimit", "retry-after")) for name in self.reply.headers)
         # SambaNova calls a rate limit insufficient_quota; it sends limit headers with it, OpenAI does not.
-        if "insufficient_quota" in self.names and not limits:
+        if "insufficient_quota" in self.names and not limits and not self.place.profile.quota_is_rate:
             return self._credit()
         return self._make(EndpointRateLimited, "the endpoint's rate limit is reached", "lower --concurrency")
 
@@ -150,13 +192,17 @@ class _Case:
         if "DEPLOYMENT_SCALING_UP" in self.names:
             wait = retry_after(self.reply.headers, utcnow())
             return self._make(
-                EndpointOverloaded,
+                EndpointCold,
                 "the deployment is starting",
-                "wait some minutes",
-                cold_start=True,
+                "it was scaled to zero: wait some minutes, or keep one replica at the provider",
                 retry_after_s=COLD_START_WAIT_S if wait is None else wait,
             )
-        return self._make(EndpointOverloaded, "the endpoint fails or is overloaded", "try again later or with fewer requests at a time")
+        hint = "try again later or with fewer requests at a time"
+        if self.status == 503 and self.body.is_html:
+            hint = "this is a proxy's page: it may limit the rate (lower --concurrency), or find no server behind it"
+        elif self.status == 500 and not self.body.is_json and "Internal Server Error" in self.words:
+            hint = "a gateway may hide a refused key or an unknown endpoint name behind this: look at its own log"
+        return self._make(EndpointOverloaded, "the endpoint fails or is overloaded", hint)
 
     def _about_context(self) -> bool:
         if self.names & _CONTEXT_CODES or self.body.parameter in _CONTEXT_PARAMETERS:
@@ -172,7 +218,10 @@ class _Case:
     def _parameter(self) -> str | None:
         if self.body.parameter:
             return self.body.parameter
-        named = next((name for name in ("response_format", *TOKEN_PARAMETERS) if re.search(rf"\b{name}\b", self.words)), None)
+        listed = _VALIDATION.search(self.words)
+        if listed:
+            return listed[1]
+        named = next((name for name in _SPELT if re.search(rf"\b{name}\b", self.words)), None)
         found = _NAMED_IN_TEXT.search(self.words)
         return named or (found[1] if found else None)
 
@@ -186,13 +235,17 @@ class _Case:
             )
         return None
 
+    def _id_in_body(self) -> str | None:
+        return self.body.request_id and excerpt(self.body.request_id, self.redact, 200)
+
     def _make(self, kind: type[EndpointError], what: str, hint: str = "", **more: Field) -> EndpointError:
         number = f"HTTP {self.reply.status}"
         message = f"{what} ({number}): {self.said}" if self.said else f"{what} ({number})"
         fields: dict[str, Field] = {
             "status": self.reply.status,
             "remote_code": self.body.code and excerpt(self.body.code, self.redact, 80),
-            "request_id": request_id(self.reply, self.redact) or (self.body.request_id and excerpt(self.body.request_id, self.redact, 200)),
+            "request_id": request_id(self.reply, self.redact, self.place.profile.request_id_headers)
+            or (self.body.request_id and excerpt(self.body.request_id, self.redact, 200)),
         }
         if kind.retryable:
             fields["retry_after_s"] = retry_after(self.reply.headers, utcnow())
@@ -201,6 +254,12 @@ class _Case:
             fields["parameter"] = named and excerpt(named, self.redact, 80)
             fields["instead"] = self._instead()
         return kind(message, hint=hint, **{**fields, **more})
+
+
+def _status_within(body: ErrorBody) -> int | None:
+    """The status that an error body names: as its code, or before its message (MLflow's gateway: `429: …`)."""
+    found = re.fullmatch(r"[45]\d\d", body.code or "") or re.match(r"[45]\d\d(?=: )", body.message)
+    return int(found[0]) if found else next((_STATUSES[name] for name in (body.code, body.kind) if name in _STATUSES), None)
 
 
 def _shown_location(text: str, redact: Redactor) -> str:

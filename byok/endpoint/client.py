@@ -1,73 +1,72 @@
-"""The chat client: one endpoint, one model, one key, for as long as one shard runs."""
+"""The client: one endpoint, one model, one set of credentials, for as long as one shard runs."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar, Unpack
+from urllib.parse import quote
 
-import orjson
 from aiohttp.abc import AbstractResolver
 
-from byok.endpoint.answers import ChatAnswer, read_answer, read_json
-from byok.endpoint.classify import TOKEN_PARAMETERS, classify
-from byok.endpoint.errors import (
-    BadRequest,
-    EndpointAuth,
-    EndpointError,
-    EndpointNotOpenAI,
-)
-from byok.endpoint.exchange import Exchange
+from byok.endpoint.answers import ChatAnswer, answer_of, read_answer, read_json
+from byok.endpoint.asking import Asking, ChatOptions
+from byok.endpoint.catalogue import Catalogue, merge, read_catalogue
+from byok.endpoint.classify import classify
+from byok.endpoint.credentials import Credentials
+from byok.endpoint.embeddings import Embeddings, read_embeddings
+from byok.endpoint.errors import BadRequest, EndpointError, EndpointNotOpenAI
+from byok.endpoint.exchange import Exchange, Sink
+from byok.endpoint.place import Place
 from byok.endpoint.policy import EgressPolicy
+from byok.endpoint.profiles import PLAIN, Profile
+from byok.endpoint.streams import ChatStream
 from byok.endpoint.transport import open_http
-from byok.endpoint.wire import Redactor, whole
-
-RESERVED = frozenset({"messages", "model", "stream"})
-"""Members of a request that the owner's extra payload may not set."""
-
+from byok.endpoint.wire import Redactor, Reply
 
 RenewKey = Callable[[int | None], Awaitable[tuple[str, int] | None]]
 """From the version that was refused to another key and its version."""
 
+Answer = TypeVar("Answer")
 
-def check_key(key: str | None) -> None:
-    """Refuse a key that no HTTP header can carry.
+_JSON = {"Content-Type": "application/json"}
 
-    Raises:
-        EndpointAuth: It is empty, or has characters other than printable ASCII without spaces. The key is not repeated.
-    """
-    if key is not None and not (key and key.isascii() and key.isprintable() and " " not in key):
-        raise EndpointAuth(
-            "the key is empty or has characters that no HTTP header can carry", hint="give the key alone, without spaces or quotes"
-        )
+_MOST_PAGES = 10
+
+
+def _looks_like_events(reply: Reply) -> bool:
+    """Whether a body is a stream of events under another label."""
+    return reply.body.lstrip()[:6].startswith((b"data:", b"event:", b": "))
 
 
 class EndpointClient:
     """Asks one model at one endpoint. An async context manager; for one event loop.
 
-    The key lives in the request headers only and is taken out of every text that comes back.
+    The credentials live in the request headers and the TLS settings only, and are taken out of every text that comes back.
 
     Args:
         base_url: As registered; checked again here, and again at every connection.
         remote_id: What the endpoint calls the model. Sent as it is.
-        api_key: Sent as `Authorization: Bearer`; None sends no such header.
+        credentials: A key, or the text of `Credentials`; None shows none.
         policy: Which addresses may be called.
+        profile: How the provider differs from the plain protocol.
         extra_payload: Members that are merged last into every chat request, so that the owner's values win.
         connections: Most requests at a time.
         timeout_s: Deadline of one request, from the start to the last byte.
-        token_parameter: What the endpoint calls the limit of the answer's tokens.
-        key_version: Version of the key, for the record.
-        renew_key: Asked for another key when the endpoint refuses the one of a version; None: there is none.
-        tls: TLS settings, for a private authority.
+        token_parameter: What the endpoint calls the limit of the answer's tokens; the profile's name by default.
+        key_version: Version of the credentials, for the record.
+        renew_key: Asked for others when the endpoint refuses those of a version; None: there are none.
+        tls: TLS settings, in place of those of the credentials.
         resolver: Who resolves names, before the guard.
 
     Raises:
         BadBaseUrl: The base URL cannot be used.
         ForbiddenAddress: The base URL may not be called.
-        EndpointAuth: The key has characters that no header can carry.
+        EndpointAuth, BadCredentials: The credentials cannot be sent.
         BadRequest: The extra payload sets a reserved member.
     """
 
@@ -75,31 +74,31 @@ class EndpointClient:
         self,
         base_url: str,
         remote_id: str,
-        api_key: str | None,
+        credentials: str | None,
         *,
         policy: EgressPolicy,
+        profile: Profile = PLAIN,
         extra_payload: dict[str, Any] | None = None,
         connections: int = 64,
         timeout_s: float = 120.0,
-        token_parameter: str = TOKEN_PARAMETERS[0],
+        token_parameter: str | None = None,
         key_version: int | None = None,
         renew_key: RenewKey | None = None,
         tls: ssl.SSLContext | None = None,
         resolver: AbstractResolver | None = None,
     ) -> None:
         self.base = policy.check_base_url(base_url)
-        self.remote_id = remote_id
-        self.token_parameter = token_parameter
-        self._extra = dict(extra_payload or {})
-        taken = sorted(RESERVED & self._extra.keys())
-        if taken:
-            raise BadRequest(f"the extra payload may not set {', '.join(taken)}", hint="remove it from --extra-payload", parameter=taken[0])
-        check_key(api_key)
+        self.remote_id, self.profile = remote_id, profile
+        self._asking = Asking(remote_id, profile, dict(extra_payload or {}), token_parameter)
         self.key_version, self._renew_key, self._renewing = key_version, renew_key, asyncio.Lock()
-        self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
-        self._redact = Redactor(api_key)
-        open_client = partial(open_http, self.base, policy, self._headers, connections=connections, tls=tls, resolver=resolver)
-        self._line = Exchange(self.base, open_client, self._redact, timeout_s)
+        shown = Credentials.parse(credentials)
+        self._redact = Redactor()
+        self._hide(shown)
+        self._policy, self._connections, self._timeout_s, self._tls, self._resolver = policy, connections, timeout_s, tls, resolver
+        self._trust = (shown.ca, shown.certificate, shown.certificate_key)
+        self._line = self._make_line(shown)
+        self._old_lines: list[Exchange] = []
+        self._place = Place(self.base, remote_id, self._redact, profile, profile.chat_path)
 
     def __repr__(self) -> str:
         return f"EndpointClient({self.base.url!r}, {self.remote_id!r})"
@@ -109,85 +108,104 @@ class EndpointClient:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        await self._line.close()
+        for line in (self._line, *self._old_lines):
+            await line.close()
 
-    async def chat(
-        self,
-        messages: list[dict[str, Any]],
-        *,
-        max_tokens: int | None = None,
-        temperature: float | None = None,
-        response_format: dict[str, Any] | None = None,
-        seed: int | None = None,
-    ) -> ChatAnswer:
-        """Ask once. A refusal of the name of a parameter, for which there is another, is answered with that (see `adapt`).
+    @property
+    def token_parameter(self) -> str:
+        """What the endpoint calls the limit of the answer's tokens, as far as is known."""
+        return self._asking.token_parameter
+
+    @property
+    def state(self) -> object:
+        """How the endpoint is asked now; see `adapt`."""
+        return self._asking.state()
+
+    async def chat(self, messages: list[dict[str, Any]], **options: Unpack[ChatOptions]) -> ChatAnswer:
+        """Ask once. A refusal that says how to ask instead is answered by asking so (see `adapt`).
 
         Args:
             messages: OpenAI chat messages.
-            max_tokens: Most tokens of the answer; None leaves it to the endpoint.
-            temperature: None leaves it to the endpoint.
-            response_format: OpenAI `response_format`.
-            seed: Sampling seed, where the endpoint knows one.
+            **options: See `ChatOptions`.
 
         Raises:
             EndpointError: One of its subclasses says what went wrong.
         """
-        ask = partial(self.attempt, messages, max_tokens=max_tokens, temperature=temperature, response_format=response_format, seed=seed)
-        sent_as = self.token_parameter
-        try:
-            return await ask()
-        except BadRequest as error:
-            refused = error
-        # Another request in flight may have adapted the client meanwhile; then this one only has to be sent anew.
-        if max_tokens is not None and (self.adapt(refused) or self.token_parameter != sent_as):
-            return await ask()
-        raise refused
+        return await self._adapting(partial(self.attempt, messages, **options))
 
-    async def renew(self, sent_with: int | None) -> bool:
-        """After a refusal of the key: use another one, if there is one now; True when another try makes sense.
+    async def attempt(self, messages: list[dict[str, Any]], **options: Unpack[ChatOptions]) -> ChatAnswer:
+        """Send exactly one chat request (but for a stale pooled connection); otherwise like `chat`."""
+        body, place = self._asking.chat(messages, options), self._place
+        limit = self._asking.limit(options.get("max_tokens"))
+        tools = [str(tool["function"]["name"]) for tool in options.get("tools") or []]
+        stream = ChatStream(place, options.get("enough")) if options.get("stream") else None
+        reply = await self._line.send("POST", place.route, body, stream)
+        if not 200 <= reply.status < 300:
+            raise classify(reply, place)
+        if stream is not None and stream.other is not None:
+            reply = replace(reply, body=stream.other)
+        if stream is None or (reply.body and not _looks_like_events(reply)):
+            # Whole, also where a stream was asked for: some servers know none, and some gateways label what they pass on.
+            return read_answer(reply, place, limit=limit, tools=tools)
+        if reply.body:
+            stream.feed(reply.body, reply.latency_ms)
+        value = stream.value(reply)
+        if stream.stopped:
+            value.pop("usage", None)  # what had been counted so far is not what will be billed
+        return answer_of(value, reply, place, limit=None if stream.stopped else limit, tools=tools, timing=stream.timing(reply))
+
+    async def embed(self, texts: list[str], *, dimensions: int | None = None) -> Embeddings:
+        """Embed texts in one request. A refusal that says how to ask instead is answered by asking so.
 
         Args:
-            sent_with: Version of the key that was refused.
+            texts: At most `profile.embedding_batch` of them.
+            dimensions: Length of the vectors, where the model can choose; None leaves it to the endpoint.
 
         Raises:
-            ByokError: The other key does not open.
+            EndpointError: One of its subclasses says what went wrong.
+        """
+        return await self._adapting(partial(self.attempt_embedding, texts, dimensions=dimensions))
+
+    async def attempt_embedding(self, texts: list[str], *, dimensions: int | None = None) -> Embeddings:
+        """Send exactly one embeddings request (but for a stale pooled connection); otherwise like `embed`."""
+        place = replace(self._place, route=self.profile.embeddings_path)
+        reply = await self._line.send("POST", place.route, self._asking.embeddings(texts, dimensions))
+        if not 200 <= reply.status < 300:
+            raise classify(reply, place)
+        return read_embeddings(reply, place, len(texts))
+
+    async def renew(self, sent_with: int | None) -> bool:
+        """After a refusal of the credentials: use others, if there are any now; True when another try makes sense.
+
+        Args:
+            sent_with: Version of those that were refused.
+
+        Raises:
+            ByokError: The others do not open.
         """
         async with self._renewing:
             if self.key_version != sent_with:
-                return True  # another request in flight has renewed it
+                return True  # another request in flight has renewed them
             found = await self._renew_key(sent_with) if self._renew_key else None
             if found is None:
                 return False
-            key, version = found
-            check_key(key)
-            self._headers["Authorization"] = f"Bearer {key}"
-            self._redact.add(key)
-            self._line.use_headers(self._headers)
-            self.key_version = version
+            shown = Credentials.parse(found[0])
+            self._hide(shown)
+            trust = (shown.ca, shown.certificate, shown.certificate_key)
+            if trust == self._trust:
+                self._line.use_headers(shown.request_headers() | _JSON)
+            else:
+                # Connections trust what they were opened with; those in use end with their requests.
+                line = self._make_line(shown)
+                line.open()
+                self._old_lines.append(self._line)
+                self._trust, self._line = trust, line
+            self.key_version = found[1]
             return True
 
     def adapt(self, error: EndpointError) -> bool:
         """Change how this client asks, if a refusal says how; True when another try makes sense."""
-        wanted = error.fields.get("instead")
-        if not isinstance(wanted, str) or wanted == self.token_parameter or self._extra.keys() & set(TOKEN_PARAMETERS):
-            return False
-        self.token_parameter = wanted
-        return True
-
-    async def attempt(
-        self,
-        messages: list[dict[str, Any]],
-        *,
-        max_tokens: int | None = None,
-        temperature: float | None = None,
-        response_format: dict[str, Any] | None = None,
-        seed: int | None = None,
-    ) -> ChatAnswer:
-        """Send exactly one chat request (but for a stale pooled connection); otherwise like `chat`."""
-        reply = await self._line.send("POST", "/chat/completions", self._payload(messages, max_tokens, temperature, response_format, seed))
-        if not 200 <= reply.status < 300:
-            raise classify(reply, self.base, self.remote_id, self._redact)
-        return read_answer(reply, self.base, self.remote_id, self._redact, limit=self._limit(max_tokens))
+        return self._asking.adapt(error)
 
     async def models(self) -> list[str] | None:
         """The model ids that the endpoint lists; None when it does not offer a list.
@@ -195,45 +213,88 @@ class EndpointClient:
         Raises:
             EndpointError: The route is there but fails or refuses.
         """
-        reply = await self._line.send("GET", "/models", None)
+        found = await self.catalogue()
+        return None if found is None else [model.id for model in found.models]
+
+    async def catalogue(self) -> Catalogue | None:
+        """What the endpoint lists; None when it does not offer a list.
+
+        Raises:
+            EndpointError: The route is there but fails or refuses.
+        """
+        if not self.profile.models_path:
+            return None
+        found: list[Catalogue] = []
+        path = self.profile.models_path
+        while len(found) < _MOST_PAGES:
+            page = await self._page(path)
+            if page is None:
+                break
+            found.append(page)
+            if page.next_page is None:
+                break
+            joint = "&" if "?" in self.profile.models_path else "?"
+            path = f"{self.profile.models_path}{joint}{page.next_parameter}={quote(page.next_page, safe='')}"
+        return merge(found) if found else None
+
+    async def send(self, method: str, route: str, body: bytes | None, sink: Sink | None = None) -> Reply:
+        """Send a request as it is, and return the whole reply, whatever its status: for who checks an endpoint.
+
+        Args:
+            method: HTTP method.
+            route: Path after the base URL.
+            body: As it is to be sent.
+            sink: Takes the body of an event stream, and the reply then has none.
+
+        Raises:
+            EndpointError: No whole reply came.
+        """
+        return await self._line.send(method, route, body, sink)
+
+    def redact(self, text: str) -> str:
+        """`text` without the credentials."""
+        return self._redact(text)
+
+    async def _page(self, path: str) -> Catalogue | None:
+        place = replace(self._place, route=path)
+        reply = await self._line.send("GET", path, None)
         if reply.status in (404, 405, 501):
             return None
         if not 200 <= reply.status < 300:
-            raise classify(reply, self.base, self.remote_id, self._redact)
+            raise classify(reply, place)
         try:
-            value = read_json(reply, self.base, self._redact)
+            value = read_json(reply, place)
         except EndpointNotOpenAI:
             return None
         if isinstance(value, dict) and value.get("error"):
-            raise classify(reply, self.base, self.remote_id, self._redact)
-        entries = value.get("data") if isinstance(value, dict) else value
-        if not isinstance(entries, list):
-            return None
-        found = [entry.get("id") if isinstance(entry, dict) else entry for entry in entries]
-        return [self._redact(whole(name)) for name in found if isinstance(name, str)]
+            raise classify(reply, place)
+        return read_catalogue(value, redact=self._redact)
 
-    def _limit(self, max_tokens: int | None) -> int | None:
-        """The limit of the answer's tokens that a request carries: the owner's own, where there is one, stands alone."""
-        owners = [value for name in TOKEN_PARAMETERS if isinstance(value := self._extra.get(name), int)]
-        return max(owners) if owners else max_tokens
+    async def _adapting(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+        for _ in range(3):
+            sent_as = self.state
+            try:
+                return await ask()
+            except BadRequest as error:
+                refused = error
+            # Another request in flight may have adapted the client meanwhile; then this one only has to be sent anew.
+            if not self.adapt(refused) and self.state == sent_as:
+                break
+        raise refused
 
-    def _payload(
-        self,
-        messages: list[dict[str, Any]],
-        max_tokens: int | None,
-        temperature: float | None,
-        response_format: dict[str, Any] | None,
-        seed: int | None,
-    ) -> bytes:
-        options = {"temperature": temperature, "response_format": response_format, "seed": seed}
-        # Two limits in one request are refused by some and read differently by others: the owner's stands alone.
-        if not self._extra.keys() & set(TOKEN_PARAMETERS):
-            options[self.token_parameter] = max_tokens
-        body = {"model": self.remote_id, "messages": messages} | {name: value for name, value in options.items() if value is not None}
-        try:
-            return orjson.dumps(body | self._extra)
-        except (orjson.JSONEncodeError, TypeError):
-            problem = BadRequest(
-                "the request cannot be written as JSON", hint="a text has broken characters, or the extra payload odd values"
-            )
-        raise problem
+    def _make_line(self, shown: Credentials) -> Exchange:
+        opener = partial(
+            open_http,
+            self.base,
+            self._policy,
+            connections=self._connections,
+            tls=self._tls or shown.tls(),
+            resolver=self._resolver,
+        )
+        return Exchange(self.base, opener, shown.request_headers() | _JSON, self._redact, self._timeout_s)
+
+    def _hide(self, shown: Credentials) -> None:
+        for secret in shown.secrets():
+            self._redact.add(secret)
+        for line in shown.key_lines():
+            self._redact.add(line, encoded=False)

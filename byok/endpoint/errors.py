@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from byok.errors import OutsideError
+from byok.errors import InputError, OutsideError
 
 
 class EndpointError(OutsideError):
@@ -68,9 +68,16 @@ class EndpointRateLimited(EndpointError):
 
 
 class EndpointOverloaded(EndpointError):
-    """5xx: the server or a proxy before it fails, is full or is starting (field `cold_start`)."""
+    """5xx: the server or a proxy before it fails or is full. Not our rate: fewer requests may not help."""
 
     code = "endpoint_overloaded"
+    retryable = True
+
+
+class EndpointCold(EndpointError):
+    """503 while a deployment that was scaled to zero starts: minutes, and no measure of its latency."""
+
+    code = "endpoint_cold"
     retryable = True
 
 
@@ -155,3 +162,9 @@ class ForbiddenAddress(EndpointError):
     # Nothing outside failed: the operator's rule refuses.
     exit_code = 3
     stops_run = True
+
+
+class BadCredentials(InputError):
+    """Parts of the credentials that cannot be used, alone or together. What they hold is not repeated."""
+
+    code = "bad_credentials"

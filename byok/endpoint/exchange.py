@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Mapping
 from typing import Protocol
 
 import aiohttp
@@ -12,21 +14,48 @@ import httpx
 from byok.endpoint.errors import EndpointError, EndpointTimeout, ResponseInvalid
 from byok.endpoint.explain import explain
 from byok.endpoint.policy import BaseUrl
-from byok.endpoint.transport import Dial, dial
+from byok.endpoint.transport import LOCATION, Dial, dial
 from byok.endpoint.wire import Redactor, Reply
 
 MAX_BODY = 16 * 1024 * 1024
 """Bytes of an answer, at most: many times the longest answer of any model."""
 
+MAX_STREAM = 64 * 1024 * 1024
+"""Bytes of a stream, at most: each token comes with some 300 bytes around it. They are not kept."""
+
+_AFTER_END_S = 0.25
+_STALE_S = 1.0
+
 MAX_ERROR_BODY = 64 * 1024
 """Bytes that are read of an error."""
+
+
+class Sink(Protocol):
+    """Takes a stream as it comes."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the stream has said that it is over."""
+        ...
+
+    def feed(self, part: bytes, at_ms: float) -> bool:
+        """Take what came.
+
+        Args:
+            part: Bytes, cut anywhere.
+            at_ms: Milliseconds since the request was sent.
+
+        Returns:
+            Whether this is enough: the connection is then closed.
+        """
+        ...
 
 
 class Opener(Protocol):
     """Makes an HTTP client, inside a running event loop."""
 
-    def __call__(self, *, reuse: bool) -> httpx.AsyncClient:
-        """With or without a pool of kept connections."""
+    def __call__(self, headers: Mapping[str, str], *, reuse: bool) -> httpx.AsyncClient:
+        """With these headers on every request, with or without a pool of kept connections."""
         ...
 
 
@@ -36,18 +65,20 @@ class Exchange:
     Args:
         base: The endpoint.
         opener: Makes the HTTP clients.
+        headers: Sent with every request.
         redact: Takes the key out of replies.
         timeout_s: Deadline of one request, from the start to the last byte.
     """
 
-    def __init__(self, base: BaseUrl, opener: Opener, redact: Redactor, timeout_s: float) -> None:
+    def __init__(self, base: BaseUrl, opener: Opener, headers: Mapping[str, str], redact: Redactor, timeout_s: float) -> None:
         self._base, self._opener, self._redact, self._timeout_s = base, opener, redact, timeout_s
+        self._headers = dict(headers)
         self._http: httpx.AsyncClient | None = None
         self._fresh: httpx.AsyncClient | None = None
 
     def open(self) -> None:
         """Make the pool; needs a running event loop."""
-        self._http = self._opener(reuse=True)
+        self._http = self._opener(self._headers, reuse=True)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -56,16 +87,28 @@ class Exchange:
                 await client.aclose()
         self._http = self._fresh = None
 
-    def use_headers(self, headers: dict[str, str]) -> None:
-        """Send these with every request from now on."""
+    def use_headers(self, headers: Mapping[str, str]) -> None:
+        """Send these with every request from now on, in place of those before."""
         for client in (self._http, self._fresh):
             if client is not None:
+                for name in self._headers:
+                    client.headers.pop(name, None)
                 client.headers.update(headers)
+        self._headers = dict(headers)
 
-    async def send(self, method: str, path: str, content: bytes | None) -> Reply:
+    async def send(self, method: str, path: str, content: bytes | None, sink: Sink | None = None) -> Reply:
         """Send a request, and read the whole reply.
 
         Errors are raised outside the `except` blocks: no library exception, whose request holds the key, hangs on them.
+
+        Args:
+            method: HTTP method.
+            path: Route, joined to the base URL.
+            content: Body, or None.
+            sink: Takes the body of an event stream, and the reply then has none; any other body is in the reply.
+
+        Raises:
+            EndpointError: No whole reply came.
         """
         if self._http is None:
             raise RuntimeError("use the client as an async context manager")
@@ -74,13 +117,13 @@ class Exchange:
         try:
             async with asyncio.timeout(self._timeout_s):
                 try:
-                    return await self._send(self._http, flight, method, path, content)
+                    return await self._send(self._http, flight, method, path, content, sink)
                 except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
                     if not flight.stale(_cause(error)):
                         raise
                 # The server had closed an idle connection; nothing of an answer was read.
-                self._fresh = self._fresh or self._opener(reuse=False)
-                return await self._send(self._fresh, flight, method, path, content)
+                self._fresh = self._fresh or self._opener(self._headers, reuse=False)
+                return await self._send(self._fresh, flight, method, path, content, sink)
         except TimeoutError:
             failure = EndpointTimeout(
                 f"{self._base.origin}: no complete answer within {self._timeout_s:g} s", hint="the endpoint is slow or stuck"
@@ -92,8 +135,10 @@ class Exchange:
             failure = ResponseInvalid(f"{self._base.origin}: the head of the answer is not HTTP", hint="the server may be hostile")
         raise failure
 
-    async def _send(self, client: httpx.AsyncClient, flight: _Flight, method: str, path: str, content: bytes | None) -> Reply:
-        started = time.perf_counter()
+    async def _send(
+        self, client: httpx.AsyncClient, flight: _Flight, method: str, path: str, content: bytes | None, sink: Sink | None
+    ) -> Reply:
+        started = flight.started = time.perf_counter()
         flight.dial = Dial()
         before = dial.set(flight.dial)
         try:
@@ -110,16 +155,23 @@ class Exchange:
                 raise ResponseInvalid(
                     f"the answer is encoded ({encoding[:20]!r}), although that was not asked for", status=response.status_code
                 )
-            # The status of an error tells enough, when its body cannot be read.
-            body = await _read(response, MAX_BODY) if ok else b"" if encoded else await _read_error(response)
+            if ok and sink is not None and "event-stream" in response.headers.get("content-type", "").lower():
+                await _pour(response, sink, started)
+                body = b""
+            elif ok:
+                body = await _read(response, MAX_BODY)
+            else:
+                # The status of an error tells enough, when its body cannot be read.
+                body = b"" if encoded else await _read_error(response)
             if ok and len(body) > MAX_BODY:
                 raise ResponseInvalid(
                     f"the answer is larger than {MAX_BODY // 2**20} MiB", hint="the server may be hostile", status=response.status_code
                 )
         finally:
             await response.aclose()
-        headers = {name.lower(): value for name, value in response.headers.items()}
-        return Reply(response.status_code, headers, self._redact.raw(body), (time.perf_counter() - started) * 1000)
+        headers = {name.lower(): value for name, value in response.headers.items()} | response.extensions.get(LOCATION, {})
+        # What is read out of an answer is redacted text by text; of an error, a cut could leave a part of a key.
+        return Reply(response.status_code, headers, body if ok else self._redact.raw(body), (time.perf_counter() - started) * 1000)
 
 
 class _Flight:
@@ -128,10 +180,14 @@ class _Flight:
     def __init__(self) -> None:
         self.dial = Dial()
         self.answered = False
+        self.started = 0.0
 
     def stale(self, cause: BaseException) -> bool:
         """Whether the request died on a pooled connection that the server had closed, before any byte of an answer."""
         if self.answered or not self.dial.reused or isinstance(cause, aiohttp.ClientConnectorError):
+            return False
+        if time.perf_counter() - self.started > _STALE_S:
+            # A server that closed before fails at once; one that took its time had the request, and may have worked for it.
             return False
         # `message` is a parsed head when the connection broke after one.
         return isinstance(cause, aiohttp.ClientOSError) or (
@@ -154,6 +210,29 @@ async def _read(response: httpx.Response, limit: int) -> bytes:
         if size > limit:
             break
     return b"".join(parts)
+
+
+async def _pour(response: httpx.Response, sink: Sink, started: float) -> None:
+    """Give a stream to its sink as it comes."""
+    size = 0
+    parts = response.aiter_raw()
+    async for part in parts:
+        size += len(part)
+        if size > MAX_STREAM:
+            raise ResponseInvalid(
+                f"the stream is larger than {MAX_STREAM // 2**20} MiB", hint="the server may be hostile", status=response.status_code
+            )
+        if sink.feed(part, (time.perf_counter() - started) * 1000):
+            break
+    if sink.whole:
+        # The body's own end, which follows at once, lets the connection be used again. Who goes on instead is left.
+        rest = 0
+        with contextlib.suppress(TimeoutError, httpx.HTTPError, aiohttp.ClientError):
+            async with asyncio.timeout(_AFTER_END_S):
+                async for part in parts:
+                    rest += len(part)
+                    if rest > MAX_ERROR_BODY:
+                        break
 
 
 async def _read_error(response: httpx.Response) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
+from dataclasses import replace
 
 import aiohttp
 
@@ -17,20 +18,21 @@ from byok.endpoint.errors import (
     ResponseInvalid,
     ResponseTruncated,
 )
+from byok.endpoint.place import Place
 from byok.endpoint.policy import BaseUrl
 from byok.endpoint.transport import CONNECT_TIMEOUT_S, AddressRefused
 from byok.endpoint.wire import Redactor, Reply, excerpt, request_id
 
 
-def address_hint(base: BaseUrl) -> str:
-    """What the base URL probably should be, when it does not lead to a chat route."""
+def address_hint(base: BaseUrl, route: str = "/chat/completions") -> str:
+    """What the base URL probably should be, when it does not lead to a route."""
     path = base.url[len(base.origin) :]
-    for ending in ("/chat/completions", "/completions", "/models"):
+    for ending in ("/chat/completions", "/completions", "/embeddings", "/models"):
         if path.endswith(ending):
             return f"the base URL ends before the route: {base.url.removesuffix(ending)}"
     if not re.search(r"/v\d+(?:beta\d*)?(?:/|\Z)", path):
         return f"the base URL probably should be {base.url}/v1"
-    return f"check the base URL: {base.url} is used as given, and /chat/completions is added to it"
+    return f"check the base URL: {base.url} is used as given, and {route} is added to it"
 
 
 def explain(cause: BaseException, base: BaseUrl, *, answered: bool) -> EndpointError:
@@ -57,7 +59,7 @@ def explain(cause: BaseException, base: BaseUrl, *, answered: bool) -> EndpointE
             reason = getattr(detail, "verify_message", None) or getattr(detail, "reason", None) or "handshake failed"
             return EndpointTls(
                 f"{where}: TLS failed: {str(reason)[:120]}",
-                hint="the certificate must be valid for this host; a plain http server needs an http:// URL",
+                hint="the certificate must be valid for this host; of a private authority, give --ca-file; a plain http server needs http://",
             )
         case aiohttp.ServerTimeoutError() | asyncio.TimeoutError():
             return EndpointUnreachable(f"{where}: no connection within {CONNECT_TIMEOUT_S:.0f} s", hint="a firewall may drop the packets")
@@ -71,10 +73,10 @@ def explain(cause: BaseException, base: BaseUrl, *, answered: bool) -> EndpointE
     )
 
 
-def not_chat(reply: Reply, base: BaseUrl, redact: Redactor, what: str) -> EndpointNotOpenAI:
-    """A 200 that is no chat completion."""
-    said = excerpt(read_error(reply).message, redact)
-    return EndpointNotOpenAI(f"{what}: {said}" if said else what, hint=address_hint(base), status=reply.status)
+def not_chat(reply: Reply, place: Place, what: str) -> EndpointNotOpenAI:
+    """A 200 that is no answer of this route."""
+    said = excerpt(read_error(replace(reply, body=place.redact.raw(reply.body))).message, place.redact)
+    return EndpointNotOpenAI(f"{what}: {said}" if said else what, hint=address_hint(place.base, place.route), status=reply.status)
 
 
 def invalid(reply: Reply, redact: Redactor, reason: str) -> ResponseInvalid:

@@ -10,8 +10,10 @@ import contextvars
 import ipaddress
 import socket
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import aiohttp
@@ -102,6 +104,16 @@ async def _on_reuse(_session: Any, _context: Any, _parameters: Any) -> None:
     dial.get().reused = True
 
 
+LOCATION = "byok.location"
+"""Extension of a response that holds its `Location`."""
+
+
+async def _hide_location(response: httpx.Response) -> None:
+    """Keep httpx from reading where a redirect leads: it would build the next request, and raise over an odd address."""
+    if "location" in response.headers:
+        response.extensions[LOCATION] = {"location": response.headers.pop("location")}
+
+
 @cache
 def default_tls() -> ssl.SSLContext:
     """TLS with the usual certificate authorities; loading them costs some 20 ms, so it is done once."""
@@ -111,7 +123,7 @@ def default_tls() -> ssl.SSLContext:
 def open_http(
     base: BaseUrl,
     policy: EgressPolicy,
-    headers: dict[str, str],
+    headers: Mapping[str, str],
     *,
     connections: int,
     reuse: bool = True,
@@ -167,4 +179,7 @@ def open_http(
         timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),
         trust_env=False,
         follow_redirects=False,
+        # None is kept: each could be set by a hostile endpoint, and would come back to it with every request.
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+        event_hooks={"response": [_hide_location]},
     )

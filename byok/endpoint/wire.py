@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -21,6 +21,9 @@ MAX_DEPTH = 64
 
 MAX_VALUES = 500_000
 """Most values of a JSON body: each takes Python some 160 bytes, so that 16 MB of `[],[],[],` would fill 800 MB and take 5 s."""
+
+_CERTAIN = 12
+"""Characters from which on a secret cannot be a word, or a piece of JSON, that stands there by chance."""
 
 LONGEST_WAIT_S = 86_400.0
 """Cap of a `Retry-After`: what is longer, absurd or infinite counts as a day."""
@@ -53,30 +56,47 @@ class Reply:
 class Redactor:
     """Takes secrets out of texts, as they are and as URLs, hex and base64 write them. Shows nothing of them itself."""
 
-    __slots__ = ("_secrets",)
+    __slots__ = ("_certain", "_secrets")
 
-    def __init__(self, secret: str | None) -> None:
+    def __init__(self, *secrets: str | None) -> None:
         self._secrets: tuple[str, ...] = ()
-        self.add(secret)
+        self._certain: tuple[str, ...] = ()
+        for secret in secrets:
+            self.add(secret)
 
-    def add(self, secret: str | None) -> None:
-        """Take this one out too; answers to requests with the one before may still come."""
+    def add(self, secret: str | None, *, encoded: bool = True) -> None:
+        """Take this one out too; answers to requests with the one before may still come.
+
+        Args:
+            secret: The key, or another piece of the credentials.
+            encoded: Also as URLs, hex and base64 write it.
+        """
         # A shorter "key" would take pieces out of ordinary words.
-        if secret and len(secret) >= 4:
-            self._secrets += tuple(dict.fromkeys((secret, *forms(secret))))
+        if not secret or len(secret) < 4:
+            return
+        found = {*self._secrets, secret, *(forms(secret) if encoded else ())}
+        # The longest first: one may be the beginning of another.
+        self._secrets = tuple(sorted(found, key=len, reverse=True))
+        self._certain = tuple(one for one in self._secrets if len(one) >= _CERTAIN and not one.isalpha())
 
     def __repr__(self) -> str:
         return "Redactor()"
 
     def __call__(self, text: str) -> str:
-        """`text` with the secret replaced."""
+        """`text` of an error, with the secret replaced."""
         for secret in self._secrets:
+            text = text.replace(secret, "[key]")
+        return text
+
+    def answer(self, text: str) -> str:
+        """`text` of a model, with the secret replaced; a password that is an ordinary word stays, as the word that it is."""
+        for secret in self._certain:
             text = text.replace(secret, "[key]")
         return text
 
     def raw(self, body: bytes) -> bytes:
         """`body` with the secret replaced where it stands unescaped: before any cut could leave a part of it."""
-        for secret in self._secrets:
+        for secret in self._certain:
             body = body.replace(secret.encode(), b"[key]")
         return body
 
@@ -161,7 +181,7 @@ def text_or_none(value: Any) -> str | None:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def excerpt(text: str, redact: Redactor, limit: int = 300) -> str:
+def excerpt(text: str, redact: Callable[[str], str], limit: int = 300) -> str:
     """One short line of what a server wrote: the key taken out, what cannot be printed dropped.
 
     The key goes first, so that no cut leaves a part of it.
@@ -171,9 +191,15 @@ def excerpt(text: str, redact: Redactor, limit: int = 300) -> str:
     return line if len(line) <= limit else line[: limit - 1] + "…"
 
 
-def request_id(reply: Reply, redact: Redactor) -> str | None:
-    """The provider's id of the request, from the headers."""
-    found = next((reply.headers[name] for name in REQUEST_ID_HEADERS if reply.headers.get(name)), "")
+def request_id(reply: Reply, redact: Redactor, first: Iterable[str] = ()) -> str | None:
+    """The provider's id of the request, from the headers.
+
+    Args:
+        reply: The reply.
+        redact: Takes the key out.
+        first: Names to look at before those that are usual.
+    """
+    found = next((reply.headers[name] for name in (*first, *REQUEST_ID_HEADERS) if reply.headers.get(name)), "")
     return excerpt(found, redact, 200) or None
 
 

@@ -1,7 +1,7 @@
 """Answer one unit of work: attempts with journal, slot and retries.
 
-A unit is anything that one chat completion finishes: a sample to answer, or an answer to judge. Who asks turns the outcome
-into rows.
+A unit is anything that one request finishes: a sample to answer, an answer to judge, or two texts to embed. Who asks turns the
+outcome into rows.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from byok.clock import iso, utcnow
-from byok.endpoint import ChatAnswer, EndpointClient, EndpointError
+from byok.endpoint import ChatAnswer, Embeddings, EndpointClient, EndpointError
 from byok.engine.journal import Journal
 from byok.engine.limiter import Gate
 from byok.engine.retry import RetryPolicy, Sleep
@@ -22,12 +22,14 @@ from byok.ids import natural_id
 
 @dataclass(frozen=True)
 class Unit:
-    """One request to be answered.
+    """One request to be answered: a chat, or texts to embed.
 
     Attributes:
         id: The unit's own id (a sample's or a verdict's).
         sample_id: The sample that it serves.
-        messages: Chat messages.
+        messages: Chat messages; not used when there are texts.
+        texts: Texts to embed.
+        dimensions: Length of their vectors, or None for the endpoint's own.
         max_tokens: Most tokens of the answer, or None.
         temperature: Sampling temperature, or None for the endpoint's own.
         response_format: OpenAI `response_format`, or None.
@@ -36,7 +38,9 @@ class Unit:
 
     id: str
     sample_id: str
-    messages: list[dict[str, Any]]
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    texts: tuple[str, ...] = ()
+    dimensions: int | None = None
     max_tokens: int | None = None
     temperature: float | None = None
     response_format: dict[str, Any] | None = None
@@ -45,7 +49,7 @@ class Unit:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a unit ended: with an answer or with the error of its last attempt."""
+    """How a unit ended: with an answer (to a chat), with embeddings (of texts), or with the error of its last attempt."""
 
     unit: Unit
     answer: ChatAnswer | None
@@ -54,6 +58,7 @@ class Outcome:
     attempt_id: str
     records: list[dict[str, Any]] = field(default_factory=list)
     """Journal records that are still to be written, together with the unit's result."""
+    embeddings: Embeddings | None = None
 
 
 def attempt_id(unit_id: str, number: int) -> str:
@@ -104,7 +109,7 @@ async def attempt_unit(
                     "at": iso(utcnow()),
                 }
             )
-            sent_as, sent_with = client.token_parameter, client.key_version
+            sent_as, sent_with = client.state, client.key_version
             answer, error = await _send(unit, client)
             closed = _closed(this, answer, error)
             try:
@@ -116,9 +121,9 @@ async def attempt_unit(
                 gate.stop(failure)
                 return None
         if answer is not None:
-            return Outcome(unit, answer, None, number - unit.first_attempt + 1, this, [closed])
+            return _answered(unit, answer, number - unit.first_attempt + 1, this, closed)
         assert error is not None
-        if client.adapt(error) or (error.code == "bad_request" and client.token_parameter != sent_as):
+        if client.adapt(error) or (error.code == "bad_request" and client.state != sent_as):
             # The endpoint named the parameter that it wants instead: the next attempt says it that way.
             journal.append(closed)
             number += 1
@@ -142,8 +147,10 @@ async def attempt_unit(
         number += 1
 
 
-async def _send(unit: Unit, client: EndpointClient) -> tuple[ChatAnswer | None, EndpointError | None]:
+async def _send(unit: Unit, client: EndpointClient) -> tuple[ChatAnswer | Embeddings | None, EndpointError | None]:
     try:
+        if unit.texts:
+            return await client.attempt_embedding(list(unit.texts), dimensions=unit.dimensions), None
         answer = await client.attempt(
             unit.messages, max_tokens=unit.max_tokens, temperature=unit.temperature, response_format=unit.response_format
         )
@@ -152,7 +159,13 @@ async def _send(unit: Unit, client: EndpointClient) -> tuple[ChatAnswer | None, 
     return answer, None
 
 
-def _closed(attempt: str, answer: ChatAnswer | None, error: EndpointError | None) -> dict[str, Any]:
+def _answered(unit: Unit, answer: ChatAnswer | Embeddings, attempts: int, attempt: str, closed: dict[str, Any]) -> Outcome:
+    if isinstance(answer, Embeddings):
+        return Outcome(unit, None, None, attempts, attempt, [closed], embeddings=answer)
+    return Outcome(unit, answer, None, attempts, attempt, [closed])
+
+
+def _closed(attempt: str, answer: ChatAnswer | Embeddings | None, error: EndpointError | None) -> dict[str, Any]:
     record: dict[str, Any] = {"k": "closed", "attempt_id": attempt, "at": iso(utcnow())}
     if answer is not None:
         usage = answer.usage

@@ -32,6 +32,7 @@ class ModelRef(_Frozen):
     price_output: Decimal | None
     key_version: int | None
     capabilities: dict[str, Any]
+    provider: str | None = None
 
 
 class DatasetRef(_Frozen):
@@ -59,6 +60,18 @@ class JudgeRef(_Frozen):
     pass_score: int
 
 
+class EmbedderRef(_Frozen):
+    """A grader that scores with embeddings, with the model that makes them."""
+
+    spec: str
+    """The grader's canonical text."""
+    model: ModelRef
+    threshold: str
+    """Least cosine that passes: a decimal from -1 to 1."""
+    dimensions: int | None
+    """Length of the vectors to ask for; None leaves it to the endpoint."""
+
+
 class RunPlan(_Frozen):
     """Everything that a run needs to know."""
 
@@ -70,6 +83,7 @@ class RunPlan(_Frozen):
     model: ModelRef
     dataset: DatasetRef
     graders: tuple[str, ...]
+    """Those that grade by themselves."""
     judges: tuple[JudgeRef, ...]
     selection: tuple[int, ...] | None
     """Row numbers to answer, ascending; None means all."""
@@ -82,6 +96,8 @@ class RunPlan(_Frozen):
     min_scores: dict[str, float]
     """Thresholds: grader to the least acceptable score."""
     max_failure_rate: float
+    embedders: tuple[EmbedderRef, ...] = ()
+    """Graders that ask for embeddings; plans written before there were any have none."""
 
     @property
     def planned(self) -> int:

@@ -18,6 +18,7 @@ class RetryPolicy:
         base_s: Upper end of the first wait, in seconds; doubles with each attempt.
         cap_s: Longest own wait, in seconds.
         patience_s: Longest wait that a server may ask for (`Retry-After`); beyond it the unit fails.
+        cold_attempts: Most attempts while a deployment starts, which takes minutes: with the usual waits some 15 of them.
         jitter: A number in [0, 1) for each wait (injected in tests).
     """
 
@@ -25,6 +26,7 @@ class RetryPolicy:
     base_s: float = 0.5
     cap_s: float = 30.0
     patience_s: float = 120.0
+    cold_attempts: int = 60
     jitter: Callable[[], float] = field(default=random.random)
 
     def wait_s(self, error: EndpointError, attempt: int) -> float | None:
@@ -34,7 +36,8 @@ class RetryPolicy:
             error: Why attempt number `attempt` (from 1) failed.
             attempt: How many attempts there have been.
         """
-        if not error.retryable or attempt >= self.attempts:
+        most = self.cold_attempts if error.code == "endpoint_cold" else self.attempts
+        if not error.retryable or attempt >= most:
             return None
         if error.retry_after_s is not None:
             return error.retry_after_s if error.retry_after_s <= self.patience_s else None

@@ -9,6 +9,7 @@ from typing import Any
 
 from byok.errors import InputError
 from byok.grading import code
+from byok.grading.similarity import THRESHOLD, EmbeddingOptions, cosine_bound, model_key, vector_length
 from byok.grading.verdict import Verdict, unscored
 from byok.money import plain
 
@@ -34,12 +35,14 @@ class Grader:
 
     Attributes:
         spec: Canonical text: options in order of their names, defaults left out.
+        embeds: What it asks an endpoint for; None when it grades by itself.
     """
 
     spec: str
     _check: Check
     _options: dict[str, Any]
     _needs_expected: bool = True
+    embeds: EmbeddingOptions | None = None
 
     metric = "pass_rate"
 
@@ -49,6 +52,9 @@ class Grader:
         Args:
             output: The answer.
             expected: The right answer; without one the answer is unscored.
+
+        Raises:
+            ValueError: It asks an endpoint, so that only a run can grade with it.
         """
         if expected is None and self._needs_expected:
             return unscored("the row has no expected answer")
@@ -80,6 +86,10 @@ def _amount(text: str) -> Decimal:
     return value
 
 
+def _by_endpoint(output: str, expected: str, options: dict[str, Any]) -> Verdict:
+    raise ValueError("this grader asks an endpoint: a run scores with it in a stage of its own")
+
+
 # Options: how a value is read, and its default.
 _GRADERS: dict[str, tuple[Check, dict[str, tuple[Callable[[str], Any], Any]], bool]] = {
     "exact": (code.exact, {"strict": (_flag, False), "punctuation": (_flag, True), "articles": (_flag, True)}, True),
@@ -87,7 +97,14 @@ _GRADERS: dict[str, tuple[Check, dict[str, tuple[Callable[[str], Any], Any]], bo
     "regex": (code.matches, {"pattern": (code.compiled, None), "case": (_flag, True)}, False),
     "numeric": (code.numeric, {"tolerance": (_amount, Decimal(0)), "rel": (_amount, Decimal(0))}, True),
     "choice": (code.choice, {}, True),
+    "embedding_similarity": (
+        _by_endpoint,
+        {"model": (model_key, None), "threshold": (cosine_bound, THRESHOLD), "dimensions": (vector_length, None)},
+        False,
+    ),
 }
+# An option that must be given, and an example of the grader with it.
+_REQUIRED = {"regex": ("pattern", "'regex:pattern=^yes'"), "embedding_similarity": ("model", "embedding_similarity:model=KEY")}
 
 
 def parse_grader(spec: str) -> Grader:
@@ -101,6 +118,7 @@ def parse_grader(spec: str) -> Grader:
     if name not in _GRADERS:
         raise GraderUnknown(f"no grader {name!r}", hint="the graders are: " + ", ".join(_GRADERS), grader=name)
     check, known, needs_expected = _GRADERS[name]
+    required, example = _REQUIRED.get(name, (None, name))
     options = {option: default for option, (_, default) in known.items()}
     written: dict[str, str] = {}
     for option, value in _pairs(name, rest):
@@ -110,16 +128,19 @@ def parse_grader(spec: str) -> Grader:
         try:
             options[option] = known[option][0](value)
         except ValueError as problem:
-            raise GraderOption(f"{name}: {option}={value!r} is not {problem}", hint=f"for example --grader {name}", grader=name) from None
+            raise GraderOption(
+                f"{name}: {option}={value!r} is not {problem}", hint=f"for example --grader {example}", grader=name
+            ) from None
         written.pop(option, None)  # the last one counts
         if options[option] != known[option][1]:
             written[option] = _canonical(options[option])
-    if name == "regex" and options["pattern"] is None:
-        raise GraderOption("the grader regex needs a pattern", hint="for example --grader 'regex:pattern=^yes'", grader=name)
+    if required is not None and options[required] is None:
+        raise GraderOption(f"the grader {name} needs a {required}", hint=f"for example --grader {example}", grader=name)
     # The pattern may hold commas, so it stands last in the canonical text too.
     ordered = sorted(written.items(), key=lambda pair: (pair[0] == "pattern", pair[0]))
     canonical = name + (":" + ",".join(f"{option}={value}" for option, value in ordered) if ordered else "")
-    return Grader(canonical, check, options, needs_expected)
+    embeds = EmbeddingOptions(**options) if check is _by_endpoint else None
+    return Grader(canonical, check, options, needs_expected, embeds)
 
 
 def _pairs(name: str, rest: str) -> list[tuple[str, str]]:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Any
 
 from byok.access import AuditLog
-from byok.endpoint import EgressPolicy, EndpointClient, ProbeResult, probe
+from byok.endpoint import Credentials, EgressPolicy, EndpointClient, profile_for
 from byok.engine.plan import ModelRef
 from byok.keystore import SecretIntegrity
 from byok.redaction import live
-from byok.registry.models import Model
 from byok.registry.versions import KeyVersions, check_place
 
 
@@ -69,24 +68,24 @@ class Keyring:
             if ref.key_version is None or await asyncio.to_thread(partial(self._versions.usable, ref, org_id, refused=refused)) == refused:
                 return None
             renewed = await asyncio.to_thread(partial(self.open_key, ref, org_id, refused=refused))
-            scrubbed.enter_context(live(renewed[0] if renewed else None))
+            scrubbed.enter_context(in_use(renewed[0] if renewed else None))
             return renewed
 
         with ExitStack() as scrubbed:
-            scrubbed.enter_context(live(key))
+            scrubbed.enter_context(in_use(key))
             async with make_client(ref, key, connections=connections, key_version=version, renew_key=renew) as client:
                 yield client
 
 
-async def probe_with(model: Model, secret: str | None) -> ProbeResult:
-    """Probe a model, which need not be stored yet, with a key in clear.
-
-    Raises:
-        EndpointError: It does not answer as it should.
-    """
-    with live(secret):
-        async with make_client(model.ref(), secret, connections=1) as client:
-            return await probe(client)
+@contextmanager
+def in_use(credentials: str | None) -> Iterator[None]:
+    """While this lasts, every piece of the credentials is taken out of log records."""
+    with ExitStack() as scrubbed:
+        # The whole text too: what seals and opens it knows nothing of its pieces.
+        shown = Credentials.parse(credentials)
+        for piece in {credentials, *shown.secrets(), *shown.key_lines()}:
+            scrubbed.enter_context(live(piece))
+        yield
 
 
 def make_client(ref: ModelRef, key: str | None, *, connections: int, **options: Any) -> EndpointClient:
@@ -103,6 +102,7 @@ def make_client(ref: ModelRef, key: str | None, *, connections: int, **options: 
         ref.remote_id,
         key,
         policy=EgressPolicy.from_environment(),
+        profile=profile_for(ref.base_url, ref.provider),
         extra_payload=ref.extra_payload,
         connections=connections,
         **options,

@@ -12,9 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from sqlalchemy import Row
 
 from byok.clock import utcnow
-from byok.endpoint import BaseUrl
+from byok.endpoint import BaseUrl, Credentials
+from byok.endpoint.profiles import ProfileUnknown, profile
 from byok.engine.plan import ModelRef
 from byok.ids import SLUG
+from byok.keystore import mask
 from byok.warehouse.rows import ModelRow
 
 RESERVED = ("messages", "model", "stream")
@@ -34,6 +36,16 @@ def _check_tags(value: list[str] | None) -> list[str] | None:
     return None if value is None else sorted(set(value))
 
 
+def _check_provider(value: str | None) -> str | None:
+    if value is None:
+        return None
+    try:
+        return profile(value).name
+    except ProfileUnknown as unknown:
+        problem = ValueError(f"{unknown.message}; {unknown.hint}")
+    raise problem
+
+
 class RegisterRequest(BaseModel):
     """What registering a model takes, but for the key."""
 
@@ -50,9 +62,11 @@ class RegisterRequest(BaseModel):
     price_input: Decimal | None = Field(default=None, ge=0, description="USD per million tokens.")
     price_output: Decimal | None = Field(default=None, ge=0)
     public: bool = False
+    provider: str | None = Field(default=None, description="Provider profile (byok provider list); empty: by the base URL.")
 
     _nothing_reserved = field_validator("extra_payload")(_check_payload)
     _tags_are_words = field_validator("tags")(_check_tags)
+    _provider_is_known = field_validator("provider")(_check_provider)
 
 
 class ModelChanges(BaseModel):
@@ -69,18 +83,27 @@ class ModelChanges(BaseModel):
     extra_payload: dict[str, Any] | None = None
     price_input: Decimal | None = Field(default=None, ge=0)
     price_output: Decimal | None = Field(default=None, ge=0)
+    provider: str | None = None
 
     _nothing_reserved = field_validator("extra_payload")(_check_payload)
     _tags_are_words = field_validator("tags")(_check_tags)
+    _provider_is_known = field_validator("provider")(_check_provider)
 
     def values(self) -> dict[str, Any]:
         """What changes, but for the base URL."""
         return {name: value for name, value in self if value is not None and name != "base_url"}
 
 
+def seen(shown: Credentials | None) -> dict[str, Any]:
+    """What people may see of credentials, as columns of a model."""
+    if shown is None:
+        return {"key_mask": None, "auth": None}
+    return {"key_mask": None if shown.key is None else mask(shown.key), "auth": shown.describe()}
+
+
 CHANGEABLE = (
     *("name", "base_url", "origin", "remote_id", "tags", "description", "max_tokens", "extra_payload"),
-    *("price_input", "price_output", "key_version", "key_mask"),
+    *("price_input", "price_output", "provider", "key_version", "key_mask", "auth"),
 )
 """What may change about a model once it is registered."""
 
@@ -107,13 +130,18 @@ class Model:
     key_version: int | None
     key_mask: str | None
     capabilities: dict[str, Any]
+    provider: str | None
+    auth: dict[str, Any] | None
+    health: str
+    health_failures: int
+    checked_at: datetime | None
     revision: int
     created_at: datetime
     updated_at: datetime
 
     @classmethod
-    def new(cls, org_id: str, model_id: str, request: RegisterRequest, base: BaseUrl, *, key_mask: str | None) -> Model:
-        """The model that a request makes; with version 1 of its key when it has one."""
+    def new(cls, org_id: str, model_id: str, request: RegisterRequest, base: BaseUrl, shown: Credentials | None) -> Model:
+        """The model that a request makes; with version 1 of its credentials when it has any."""
         now = utcnow()
         return cls(
             id=model_id,
@@ -131,9 +159,13 @@ class Model:
             price_input=request.price_input,
             price_output=request.price_output,
             status="active",
-            key_version=None if key_mask is None else 1,
-            key_mask=key_mask,
+            key_version=None if shown is None else 1,
+            **seen(shown),
             capabilities={},
+            provider=request.provider,
+            health="unknown",
+            health_failures=0,
+            checked_at=None,
             revision=1,
             created_at=now,
             updated_at=now,
@@ -168,6 +200,7 @@ class Model:
             price_output=self.price_output,
             key_version=self.key_version,
             capabilities=self.capabilities,
+            provider=self.provider,
         )
 
     def row(self) -> ModelRow:
@@ -191,12 +224,17 @@ class Model:
             capabilities=orjson.dumps(self.capabilities, option=orjson.OPT_SORT_KEYS).decode(),
             updated_at=self.updated_at,
             recorded_at=utcnow(),
+            provider=self.provider,
+            auth=None if self.auth is None else orjson.dumps(self.auth, option=orjson.OPT_SORT_KEYS).decode(),
+            health=self.health,
+            checked_at=self.checked_at,
         )
 
     def as_dict(self) -> dict[str, Any]:
         """The stable JSON shape of a model."""
         names = (
             *("key", "name", "description", "status", "base_url", "remote_id", "tags", "max_tokens", "extra_payload", "public"),
-            *("price_input", "price_output", "key_mask", "key_version", "capabilities", "revision", "created_at", "updated_at", "id"),
+            *("price_input", "price_output", "provider", "key_mask", "key_version", "auth", "capabilities", "health", "health_failures"),
+            *("checked_at", "revision", "created_at", "updated_at", "id"),
         )
         return {name: getattr(self, name) for name in names}

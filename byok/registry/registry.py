@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
 from pydantic import SecretStr
-from sqlalchemy import select, update
+from sqlalchemy import select
 
-from byok.access import MODELS_READ, MODELS_WRITE, ORG_ADMIN, Actor, AuditLog, require
+from byok.access import MODELS_WRITE, ORG_ADMIN, Actor, AuditLog, require
 from byok.clock import utcnow
 from byok.control import ControlPlane
 from byok.control.tables import model as model_table
-from byok.endpoint import BaseUrl, EgressPolicy, ProbeResult, check_key, check_resolved, probe
+from byok.endpoint import BaseUrl, Credentials, EgressPolicy, ProbeResult, check_resolved
+from byok.endpoint.capabilities import check_claims
 from byok.errors import ByokError
 from byok.ids import new_id
-from byok.keystore import KeyStore, KeyStoreMismatch, SealContext, SecretIntegrity, mask
-from byok.registry.errors import BadSealedKey, KeyNeeded, ModelChanged, ModelExists, ModelIsDisabled, ModelNotFound, SameKey
-from byok.registry.keyring import Keyring, probe_with
-from byok.registry.models import CHANGEABLE, Model, ModelChanges, RegisterRequest
+from byok.keystore import KeyStore, SealContext
+from byok.registry.errors import BadSealedKey, KeyNeeded, ModelChanged, SameKey
+from byok.registry.lookup import Lookup, by_key, taken
+from byok.registry.models import CHANGEABLE, Model, ModelChanges, RegisterRequest, seen
+from byok.registry.probing import Progress, probe_stored, probe_with, silent
 from byok.registry.reporting import capabilities, report_model
 from byok.registry.sealed import SealedKey
-from byok.registry.versions import GRACE, KeyVersions, check_grace
+from byok.registry.standing import Standing, store
+from byok.registry.versions import GRACE, check_grace
 from byok.warehouse import Warehouse
 
 
-class Registry(Keyring):
-    """The models of the organisations, and (see `Keyring`) their keys for those who call them.
+class Registry(Lookup):
+    """The models of the organisations, and (see `Lookup` and `Keyring`) their keys for those who call them.
 
     Args:
         control: Where models and sealed keys are stored.
@@ -38,13 +40,32 @@ class Registry(Keyring):
     """
 
     def __init__(self, control: ControlPlane, keystore: KeyStore, warehouse: Warehouse, audit: AuditLog) -> None:
-        super().__init__(KeyVersions(control, keystore), audit)
-        self._control, self._keystore, self._warehouse = control, keystore, warehouse
+        super().__init__(control, keystore, audit)
+        self._warehouse = warehouse
+        self._standing = Standing(control, audit)
 
-    async def register(self, actor: Actor, request: RegisterRequest, api_key: SecretStr | None) -> Model:
+    async def register(
+        self,
+        actor: Actor,
+        request: RegisterRequest,
+        api_key: SecretStr | None,
+        *,
+        full: bool = False,
+        strict: bool = False,
+        progress: Progress = silent,
+    ) -> Model:
         """Seal the key, probe the endpoint with it, and store both; or refuse, and store nothing.
 
+        Args:
+            actor: Who.
+            request: The model.
+            api_key: Its key, or the text of `Credentials`; None for an endpoint that needs none.
+            full: Find out what the model can do, and warn of tags that claim more.
+            strict: Refuse tags that claim more; takes a full probe.
+            progress: Told of each step of a full probe.
+
         Raises:
+            CapabilityMissing: With `strict`, a tag claims what the probe did not find.
             ScopeMissing: The actor lacks `models:write` (or, for a public model, `org:admin`).
             ModelExists: The key of the model is taken.
             InputError: The address cannot be used.
@@ -57,7 +78,7 @@ class Registry(Keyring):
         if secret is not None:
             self._versions.check_store(actor.org_id)
             row = await asyncio.to_thread(self._versions.seal, secret, SealContext(actor.org_id, model_id, 1, base.origin))
-        return await self._register(actor, request, base, model_id, secret, row)
+        return await self._register(actor, request, base, model_id, secret, row, full=full or strict, strict=strict, progress=progress)
 
     async def register_sealed(self, actor: Actor, request: RegisterRequest, sealed: SealedKey | None) -> Model:
         """Like `register`, with a key that was sealed before; its ciphertext is stored as it is.
@@ -85,7 +106,7 @@ class Registry(Keyring):
         """
         require(actor, MODELS_WRITE, "key.seal")
         secret = api_key.get_secret_value()
-        check_key(secret)
+        Credentials.parse(secret)
         self._versions.check_store(actor.org_id)
         if base_url is not None:
             self._refuse_taken(actor, key)
@@ -100,58 +121,31 @@ class Registry(Keyring):
             *(context.org_id, context.model_id, context.key_version, context.origin), row["store"], row["sealed"], row["fingerprint"]
         )
 
-    def get(self, actor: Actor, key: str) -> Model:
-        """One model.
+    async def probe(self, actor: Actor, key: str, *, full: bool = False, progress: Progress = silent) -> ProbeResult:
+        """Probe a registered model again, and store what was found; a failure too counts for its health.
 
-        Raises:
-            ModelNotFound: There is none of that key in the actor's organisation.
-        """
-        require(actor, MODELS_READ, "model.show")
-        with self._control.read() as connection:
-            row = connection.execute(_by_key(actor, key)).first()
-        if row is None:
-            raise ModelNotFound(f"no model {key!r}", hint="list the models with: byok model list", model=key)
-        return Model.of(row)
-
-    def by_id(self, actor: Actor, model_id: str) -> Model:
-        """One model by its id.
-
-        Raises:
-            ModelNotFound: There is none in the actor's organisation.
-        """
-        require(actor, MODELS_READ, "model.show")
-        with self._control.read() as connection:
-            row = connection.execute(select(model_table).where(model_table.c.org_id == actor.org_id, model_table.c.id == model_id)).first()
-        if row is None:
-            raise ModelNotFound("no such model", hint="list the models with: byok model list")
-        return Model.of(row)
-
-    def list(self, actor: Actor) -> list[Model]:
-        """All models of the actor's organisation, by key."""
-        require(actor, MODELS_READ, "model.list")
-        with self._control.read() as connection:
-            rows = connection.execute(select(model_table).where(model_table.c.org_id == actor.org_id).order_by(model_table.c.key)).all()
-        return [Model.of(row) for row in rows]
-
-    def key_versions(self, actor: Actor, key: str) -> Sequence[dict[str, Any]]:
-        """The versions of a model's key, the newest first: state, store, origin and times, never the key."""
-        return self._versions.list(self.get(actor, key).id)
-
-    async def probe(self, actor: Actor, key: str) -> ProbeResult:
-        """Probe a registered model again, and store what was found.
+        Args:
+            actor: Who.
+            key: Key of the model.
+            full: Find out what the model can do, and warn of tags that claim more.
+            progress: Told of each step of a full probe.
 
         Raises:
             ModelIsDisabled: It has no key any more.
-            EndpointError: It does not answer; the model stays as it was.
+            EndpointError: It does not answer; what is known of its capabilities stays.
         """
         require(actor, MODELS_WRITE, "model.probe")
         model = self._active(actor, key)
-        async with self.client(model.ref(), actor.org_id, connections=1) as client:
-            found = await probe(client)
-        with self._audit.act(actor, "model.probe", key) as connection:
-            changed = self._store(connection, model, capabilities=capabilities(found))
-        report_model(self._warehouse, changed, found)
-        return found
+        probed = await probe_stored(self, model, "command", full=full, progress=progress)
+        model = self._standing.record(actor, model, probed.error)
+        if probed.found is not None:
+            with self._audit.act(actor, "model.probe", key, scope="full" if full else "basic") as connection:
+                model = store(connection, model, capabilities=capabilities(probed.found, model.capabilities))
+        report_model(self._warehouse, model, probed)
+        if probed.found is None:
+            assert probed.error is not None
+            raise probed.error
+        return probed.found
 
     async def update(
         self, actor: Actor, key: str, changes: ModelChanges, api_key: SecretStr | None = None, *, grace: timedelta = GRACE
@@ -169,8 +163,10 @@ class Registry(Keyring):
             raise KeyNeeded("a new base URL needs the key again", hint="add --api-key-stdin: the stored key stays with the old address")
         values, secret = changes.values(), _plain(api_key)
         if api_key is None and not moved:
-            with self._audit.act(actor, "model.update", key, fields=sorted(values)) as connection:
-                changed = self._store(connection, model, **values)
+            if values.keys() & {"remote_id", "provider"}:
+                values["capabilities"] = _of_another(model)
+            with self._audit.act(actor, "model.update", key, fields=sorted(changes.values())) as connection:
+                changed = store(connection, model, **values)
             report_model(self._warehouse, changed, None)
             return changed
         await check_resolved(base, EgressPolicy.from_environment())
@@ -195,7 +191,7 @@ class Registry(Keyring):
         """
         model = self._changeable(actor, key, "model.rotate")
         secret = api_key.get_secret_value()
-        check_key(secret)
+        Credentials.parse(secret)
         return await self._replace_key(actor, "model.rotate", model, model, secret, grace)
 
     async def rotate_sealed(self, actor: Actor, key: str, sealed: SealedKey, *, grace: timedelta = GRACE) -> Model:
@@ -217,7 +213,7 @@ class Registry(Keyring):
             return model
         model = self._changeable(actor, key, "model.disable")
         with self._audit.act(actor, "model.disable", key) as connection:
-            model = self._store(connection, model, status="disabled")
+            model = store(connection, model, status="disabled")
             self._versions.destroy_all(connection, model.id)
         report_model(self._warehouse, model, None)
         return model
@@ -234,24 +230,37 @@ class Registry(Keyring):
         return base
 
     async def _register(
-        self, actor: Actor, request: RegisterRequest, base: BaseUrl, model_id: str, secret: str | None, row: dict[str, Any] | None
+        self,
+        actor: Actor,
+        request: RegisterRequest,
+        base: BaseUrl,
+        model_id: str,
+        secret: str | None,
+        row: dict[str, Any] | None,
+        *,
+        full: bool = False,
+        strict: bool = False,
+        progress: Progress = silent,
     ) -> Model:
-        model = Model.new(actor.org_id, model_id, request, base, key_mask=None if secret is None else mask(secret))
+        shown = None if secret is None else Credentials.parse(secret)
+        model = Model.new(actor.org_id, model_id, request, base, shown)
         try:
-            found = await probe_with(model, secret)
+            probed, found = await probe_with(model, secret, "register", full=full, progress=progress)
+            if strict:
+                check_claims(found.capabilities or (), model.tags)
         except ByokError as error:
             self._audit.by(actor, "failed", "model.register", request.key, origin=base.origin, reason=error.code)
             raise
-        model = model.with_(capabilities=capabilities(found))
+        model = model.with_(capabilities=capabilities(found, {}), health="ok", checked_at=utcnow())
         with self._audit.act(actor, "model.register", request.key, origin=base.origin, key_mask=model.key_mask) as connection:
-            if connection.execute(_by_key(actor, request.key)).first() is not None:
-                raise _taken(request.key)
+            if connection.execute(by_key(actor, request.key)).first() is not None:
+                raise taken(request.key)
             if connection.execute(select(model_table.c.id).where(model_table.c.id == model_id)).first() is not None:
                 raise BadSealedKey("this sealed key has been used", hint="seal the key again: byok key seal")
             connection.execute(model_table.insert().values(**model.columns(), created_by=actor.member_id))
             if row is not None:
                 self._versions.insert(connection, row | {"state": "active"})
-        report_model(self._warehouse, model, found)
+        report_model(self._warehouse, model, probed)
         return model
 
     async def _replace_key(
@@ -271,7 +280,7 @@ class Registry(Keyring):
             if self._versions.next_version(connection, model.id) != version:
                 raise ModelChanged(f"somebody else is changing the key of {model.key!r}", hint="look at it: byok model show " + model.key)
             self._versions.insert(connection, row)
-        changed = changed.with_(key_version=version, key_mask=mask(secret))
+        changed = changed.with_(key_version=version, **seen(Credentials.parse(secret)))
         return await self._probe_and_switch(actor, action, model, changed, secret, grace)
 
     async def _probe_and_switch(
@@ -281,19 +290,22 @@ class Registry(Keyring):
         version = changed.key_version or 0
         told = {"version": changed.key_version, "origin": changed.origin}
         try:
-            found = await probe_with(changed, secret)
+            probed, found = await probe_with(changed, secret, "update")
             with self._audit.act(actor, action, model.key, **told, grace_s=int(grace.total_seconds())) as connection:
                 if new_key:
                     self._versions.activate(connection, model.id, version, grace)
                 values = {name: getattr(changed, name) for name in CHANGEABLE if getattr(changed, name) != getattr(model, name)}
-                changed = self._store(connection, model, **values, capabilities=capabilities(found))
+                same = not values.keys() & {"base_url", "remote_id", "provider"}
+                before = model.capabilities if same else _of_another(model)
+                changed = store(connection, model, **values, capabilities=capabilities(found, before))
         except BaseException as error:
             if new_key:
                 self._versions.drop(model.id, version)
             if isinstance(error, ByokError):
                 self._audit.by(actor, "failed", action, model.key, **told, reason=error.code)
             raise
-        report_model(self._warehouse, changed, found)
+        changed = self._standing.record(actor, changed, None)
+        report_model(self._warehouse, changed, probed)
         return changed
 
     def _refuse_same(self, model: Model, changed: Model, fingerprint: str) -> None:
@@ -301,91 +313,14 @@ class Registry(Keyring):
         if active is not None and active["fingerprint"] == fingerprint and active["origin"] == changed.origin:
             raise SameKey("this is the key that is in use already", hint="make a new one at the provider")
 
-    def check_sealed(self, actor: Actor, sealed: SealedKey, *, origin: str, model: Model | None = None) -> None:
-        """Refuse a key that was not sealed for this: the next version of a model's key or, without one, the first of a new model's.
-
-        Raises:
-            BadSealedKey: It was sealed for something else, or has been used. Recorded.
-            KeyStoreMismatch: Another key store sealed it. Recorded.
-        """
-        wrong = (
-            "organisation"
-            if sealed.org_id != actor.org_id
-            else "model"
-            if (self._is_registered(sealed.model_id) if model is None else sealed.model_id != model.id)
-            else "origin"
-            if sealed.origin != origin
-            else "version"
-            if sealed.version != (1 if model is None else self._next_version(model))
-            else "key store"
-            if sealed.store != self._keystore.name
-            else None
-        )
-        if wrong is not None:
-            self._audit.by(actor, "refused", "key.use", sealed.model_id, reason=f"sealed for another {wrong}")
-            if wrong == "key store":
-                raise KeyStoreMismatch(
-                    f"this key was sealed by another key store than {self._keystore.name!r}, which this process uses",
-                    hint="seal it again where the key store of the installation is used: byok key seal",
-                )
-            raise BadSealedKey(f"this key was sealed for another {wrong}", hint="seal it again: byok key seal")
-
-    def _is_registered(self, model_id: str) -> bool:
-        with self._control.read() as connection:
-            return connection.execute(select(model_table.c.id).where(model_table.c.id == model_id)).first() is not None
-
-    def _open_sealed(self, actor: Actor, key: str, sealed: SealedKey) -> str:
-        try:
-            return self._keystore.open(sealed.sealed, sealed.context)
-        except SecretIntegrity as error:
-            self._audit.by(actor, "failed", "key.open", key, reason=error.code, version=sealed.version)
-            raise
-
-    def _changeable(self, actor: Actor, key: str, action: str) -> Model:
-        """An active model that this actor may change; of a public one, whose tokens the platform pays, an admin alone."""
-        require(actor, MODELS_WRITE, action)
-        model = self._active(actor, key)
-        if model.public:
-            require(actor, ORG_ADMIN, action)
-        return model
-
-    def _active(self, actor: Actor, key: str) -> Model:
-        model = self.get(actor, key)
-        if model.status != "active":
-            raise ModelIsDisabled(f"model {key!r} is disabled", hint="register it again under a new key")
-        return model
-
-    def _next_version(self, model: Model) -> int:
-        with self._control.read() as connection:
-            return self._versions.next_version(connection, model.id)
-
-    def _refuse_taken(self, actor: Actor, key: str) -> None:
-        with self._control.read() as connection:
-            if connection.execute(_by_key(actor, key)).first() is not None:
-                raise _taken(key)
-
-    def _store(self, connection: Any, model: Model, **values: Any) -> Model:
-        """Write changed columns of a model, as a new revision."""
-        changed = model.with_(**values, revision=model.revision + 1, updated_at=utcnow())
-        stored = {**values, "revision": changed.revision, "updated_at": changed.updated_at}
-        done = connection.execute(
-            update(model_table).where(model_table.c.id == model.id, model_table.c.revision == model.revision).values(**stored)
-        )
-        if done.rowcount != 1:
-            raise ModelChanged(f"somebody else changed {model.key!r} meanwhile", hint="look at it: byok model show " + model.key)
-        return changed
-
 
 def _plain(api_key: SecretStr | None) -> str | None:
     """The key in clear, if it can be one: what no header can carry would show up in the error of whoever tries to encode it."""
     secret = None if api_key is None else api_key.get_secret_value()
-    check_key(secret)
+    Credentials.parse(secret)
     return secret
 
 
-def _by_key(actor: Actor, key: str) -> Any:
-    return select(model_table).where(model_table.c.org_id == actor.org_id, model_table.c.key == key)
-
-
-def _taken(key: str) -> ModelExists:
-    return ModelExists(f"a model {key!r} is registered already", hint="choose another key, or see it with: byok model show " + key)
+def _of_another(model: Model) -> dict[str, Any]:
+    """What is stored of a model's probes, without what was found of another model or endpoint."""
+    return {name: value for name, value in model.capabilities.items() if name not in ("full", "refused")}

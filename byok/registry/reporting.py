@@ -1,67 +1,142 @@
-"""Tell the warehouse about a model: as it is now, and what a probe asked and cost."""
+"""Tell the warehouse about a model: as it is now, and what a probe asked, found and cost."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from byok.billing import charges_for, rate_card
+from byok.billing.charges import surely_free
 from byok.clock import iso, utcnow
-from byok.endpoint import ProbeResult
-from byok.ids import natural_id
+from byok.endpoint import ProbeAttempt, ProbeResult
+from byok.endpoint.capabilities import declared
+from byok.ids import natural_id, new_id
 from byok.registry.models import Model
+from byok.registry.probing import Probed
 from byok.warehouse import Warehouse
-from byok.warehouse.rows import AttemptRow
+from byok.warehouse.rows import AttemptRow, CapabilityRow, ProbeRow, Row
 
 
-def capabilities(found: ProbeResult) -> dict[str, Any]:
-    """What a probe found, as it is stored with the model."""
-    return {
-        "chat": True,
+def capabilities(found: ProbeResult, before: dict[str, Any]) -> dict[str, Any]:
+    """What a probe found, as it is stored with the model.
+
+    Args:
+        found: The newest findings.
+        before: What is stored of the same model at the same endpoint: a basic probe keeps what the last full one found.
+    """
+    at = iso(utcnow())
+    told: dict[str, Any] = {
+        "chat": found.chat,
         "models_listed": found.models_listed,
         "token_parameter": found.token_parameter,
         "latency_ms": round(found.latency_ms, 3),
         "warnings": found.warnings,
-        "probed_at": iso(utcnow()),
+        "probed_at": at,
     }
+    if found.dimensions is not None:
+        told |= {"embeddings": True, "dimensions": found.dimensions}
+    if found.capabilities is None:
+        kept = {name: before[name] for name in ("full", "refused") if name in before}
+        chats = kept.get("full", {}).get("chat", {}).get("outcome") == "supported"
+        return told | kept | {"chat": found.chat or chats}
+    told["full"] = {
+        one.name: {"outcome": one.outcome, "value": one.value, "evidence": one.evidence, "at": at} for one in found.capabilities
+    }
+    told["refused"] = sorted({one.parameter for one in found.capabilities if one.parameter is not None})
+    return told
 
 
-def report_model(warehouse: Warehouse, model: Model, found: ProbeResult | None) -> None:
-    """Store the model's row, and the attempts and charges of a probe (a probe's tokens are on the bill too)."""
-    attempts = _probe_rows(model, found) if found else []
-    card = rate_card(model.updated_at) if attempts else None
-    charges = [charge for attempt in attempts if card for charge in charges_for(attempt, model.ref(), card)]
-    warehouse.write_segment([model.row(), *attempts, *charges])
+def report_model(warehouse: Warehouse, model: Model, probed: Probed | None) -> None:
+    """Store the model's row, and of a probe its outcome, its findings, its attempts and its charges (its tokens are on the bill too)."""
+    warehouse.write_segment([model.row(), *(_probe_rows(model, probed) if probed is not None else ())])
     warehouse.drain()
 
 
-def _probe_rows(model: Model, found: ProbeResult) -> list[AttemptRow]:
-    unit = natural_id("probe", model.id, model.revision)
-    return [
-        AttemptRow(
-            org_id=model.org_id,
-            attempt_id=natural_id("attempt", unit, number),
-            run_id=None,
-            role="probe",
-            model_id=model.id,
-            model_key=model.key,
-            sample_id=None,
-            judge=None,
-            judge_version=None,
-            number=number,
-            status=attempt.status,
-            error_code=attempt.error_code,
-            http_status=attempt.http_status,
-            latency_ms=attempt.latency_ms,
-            prompt_tokens=attempt.usage.prompt_tokens,
-            completion_tokens=attempt.usage.completion_tokens,
-            cached_tokens=attempt.usage.cached_tokens,
-            reasoning_tokens=attempt.usage.reasoning_tokens,
-            usage_class=attempt.usage.usage_class,
-            provider_request_id=attempt.request_id,
-            key_version=model.key_version,
-            opened_at=attempt.opened_at,
-            closed_at=attempt.closed_at,
-            recorded_at=utcnow(),
-        )
-        for number, attempt in enumerate(found.attempts, 1)
-    ]
+def _probe_rows(model: Model, probed: Probed) -> Iterator[Row]:
+    probe_id = new_id()
+    attempts = [_attempt_row(model, probe_id, number, attempt) for number, attempt in enumerate(probed.log.attempts, 1)]
+    yield _probe_row(model, probe_id, probed, attempts)
+    if probed.found is not None and probed.found.capabilities is not None:
+        claimed, now = declared(model.tags), utcnow()
+        for one in probed.found.capabilities:
+            yield CapabilityRow(
+                org_id=model.org_id,
+                probe_id=probe_id,
+                capability=one.name,
+                model_id=model.id,
+                model_key=model.key,
+                outcome=one.outcome,
+                declared=one.name in claimed,
+                value=None if one.value is None else str(one.value),
+                evidence=one.evidence,
+                latency_ms=one.latency_ms,
+                http_status=one.http_status,
+                error_code=one.error_code,
+                probed_at=probed.log.started_at,
+                recorded_at=now,
+            )
+    yield from attempts
+    card = rate_card(probed.log.started_at) if attempts else None
+    for attempt in attempts:
+        if card is not None:
+            yield from charges_for(attempt, model.ref(), card)
+
+
+def _probe_row(model: Model, probe_id: str, probed: Probed, attempts: list[AttemptRow]) -> ProbeRow:
+    found, error = probed.found, probed.error
+    asked = [attempt for attempt in attempts if not surely_free(attempt)]
+    return ProbeRow(
+        org_id=model.org_id,
+        probe_id=probe_id,
+        model_id=model.id,
+        model_key=model.key,
+        cause=probed.cause,
+        scope="full" if probed.full else "basic",
+        status="failed" if found is None else "ok",
+        error_code=None if error is None else error.code,
+        error_message=None if error is None else error.message,
+        health=model.health,
+        failures=model.health_failures,
+        latency_ms=None if found is None else found.latency_ms,
+        ttft_ms=None if found is None else found.ttft_ms,
+        requests=len(attempts),
+        prompt_tokens=_total([attempt.prompt_tokens for attempt in asked]),
+        completion_tokens=_total([attempt.completion_tokens for attempt in asked]),
+        started_at=probed.log.started_at,
+        recorded_at=utcnow(),
+    )
+
+
+def _total(counts: list[int | None]) -> int | None:
+    """The sum; None when one is not known."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
+
+
+def _attempt_row(model: Model, probe_id: str, number: int, attempt: ProbeAttempt) -> AttemptRow:
+    return AttemptRow(
+        org_id=model.org_id,
+        attempt_id=natural_id("attempt", natural_id("probe", probe_id), number),
+        run_id=None,
+        role="probe",
+        model_id=model.id,
+        model_key=model.key,
+        sample_id=None,
+        judge=None,
+        judge_version=None,
+        number=number,
+        status=attempt.status,
+        error_code=attempt.error_code,
+        http_status=attempt.http_status,
+        latency_ms=attempt.latency_ms,
+        prompt_tokens=attempt.usage.prompt_tokens,
+        completion_tokens=attempt.usage.completion_tokens,
+        cached_tokens=attempt.usage.cached_tokens,
+        reasoning_tokens=attempt.usage.reasoning_tokens,
+        usage_class=attempt.usage.usage_class,
+        provider_request_id=attempt.request_id,
+        key_version=model.key_version,
+        opened_at=attempt.opened_at,
+        closed_at=attempt.closed_at,
+        recorded_at=utcnow(),
+    )

@@ -14,6 +14,8 @@ from byok.keystore import SealContext
 from byok.registry.errors import BadSealedKey
 
 _PREFIX = "byoksealed_"
+_LONGEST = 400_000
+"""Characters, at most: three certificate files are sealed along, and written in base64 twice."""
 _ID, _FINGERPRINT = re.compile(r"[0-9a-f-]{36}"), re.compile(r"[0-9a-f]{8}")
 
 
@@ -57,7 +59,7 @@ class SealedKey:
         """
         text = text.strip()
         try:
-            if not text.startswith(_PREFIX) or len(text) > 20_000:
+            if not text.startswith(_PREFIX) or len(text) > _LONGEST:
                 raise ValueError
             body = text[len(_PREFIX) :]
             told: dict[str, Any] = orjson.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))

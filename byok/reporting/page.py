@@ -148,6 +148,7 @@ def _environment() -> Environment:
     made.filters |= {
         "text": _text,
         "number": _number,
+        "score": lambda value: _number(value).rstrip("0").rstrip("."),
         "count": lambda value: "–" if value is None else f"{value:,}",
         "usd": lambda value: "unknown" if value is None else plain(value),
         "ecu": lambda value: "unknown" if value is None else ecu(value),

@@ -1,10 +1,11 @@
-"""One evaluation run, stage by stage: start, probe, answer, judge, bill, finish.
+"""One evaluation run, stage by stage: start, probe, answer, embed, judge, bill, finish.
 
 Each stage is idempotent: a task that runs again goes on where the journals end.
 """
 
 from byok.runs.answer import ShardReport, answer_shard
 from byok.runs.bill import bill_run
+from byok.runs.embed import embed_shard
 from byok.runs.finish import Finished, finish_run
 from byok.runs.folder import RunFolder, RunUnknown, open_run
 from byok.runs.judge import judge_shard
@@ -20,6 +21,7 @@ __all__ = [
     "ShardReport",
     "answer_shard",
     "bill_run",
+    "embed_shard",
     "finish_run",
     "judge_shard",
     "open_run",

@@ -10,6 +10,7 @@ from byok.engine.journal import read_journal
 from byok.engine.plan import ModelRef, RunPlan
 from byok.engine.replay import attempt_rows, replay
 from byok.runs import answer as answering
+from byok.runs import embed as embedding
 from byok.runs import judge as judging
 from byok.runs import probe as probing
 from byok.runs.folder import RunFolder, open_run
@@ -39,15 +40,19 @@ def _charges(plan: RunPlan, folder: RunFolder) -> Iterator[ChargeRow]:
 
 
 def attempts_of(plan: RunPlan, folder: RunFolder) -> Iterator[tuple[AttemptRow, ModelRef]]:
-    """Every attempt of a run, with the model that was asked: probes, answers, judgements."""
-    for number, model in enumerate(probing.models_of(plan)):
+    """Every attempt of a run, with the model that was asked: probes, answers, embeddings, judgements."""
+    for number, probed in enumerate(probing.probed_of(plan)):
         state = replay(read_journal(folder.journal(probing.STAGE, number)))
-        for row in attempt_rows(plan, state, role="probe", model=model):
-            yield row, model
+        for row in attempt_rows(plan, state, role="probe", model=probed.model):
+            yield row, probed.model
     for shard in range(plan.shards):
         state = replay(read_journal(folder.journal(answering.STAGE, shard)))
         for row in attempt_rows(plan, state, role="candidate", model=plan.model):
             yield row, plan.model
+        for embedder in plan.embedders:
+            state = replay(read_journal(folder.journal(embedding.stage_of(embedder), shard)))
+            for row in attempt_rows(plan, state, role="embedding", model=embedder.model):
+                yield row, embedder.model
         for judge in plan.judges:
             state = replay(read_journal(folder.journal(judging.stage_of(judge), shard)))
             for row in attempt_rows(plan, state, role="judge", model=judge.model, judge=(judge.name, judge.version)):

@@ -11,8 +11,9 @@ from byok.engine.journal import read_journal
 from byok.engine.plan import JudgeRef, RunPlan
 from byok.engine.replay import replay
 from byok.errors import ByokError
-from byok.grading import Interval, mean_interval, parse_grader, pass_rate_interval
+from byok.grading import LEAST_COSINE, MOST_COSINE, Interval, mean_interval, parse_grader, pass_rate_interval
 from byok.runs import answer as answering
+from byok.runs import embed as embedding
 from byok.runs import judge as judging
 from byok.runs.folder import RunFolder, open_run
 from byok.runs.start import run_row
@@ -80,10 +81,10 @@ def finish_run(services: Services, run_id: str, error: ByokError | None = None, 
         RunUnknown: There is no such run.
     """
     folder, plan = open_run(services, run_id, "run.report")
-    tally, graded, judged_fully = _collect(services, plan, folder)
+    tally, graded, scored_fully = _collect(services, plan, folder)
     # A later state must win over an earlier one whichever arrives first: the clock is the revision.
     revision = time.time_ns() // 1000
-    status = _status(plan, tally, judged_fully, error)
+    status = _status(plan, tally, scored_fully, error)
     scores = [_score_row(plan, tally, name, one, revision) for name, one in graded.items()]
     by_name = {row.grader: row.score for row in scores}
     below = tuple(name for name, least in plan.min_scores.items() if by_name[name] is None or by_name[name] < least)  # type: ignore[operator]
@@ -112,8 +113,11 @@ def _collect(services: Services, plan: RunPlan, folder: RunFolder) -> tuple[_Tal
     tally = _Tally()
     graders = [parse_grader(spec) for spec in plan.graders]
     graded = {grader.spec: _Scores("code", grader.metric) for grader in graders}
+    graded |= {embedder.spec: _Scores("code", "mean", LEAST_COSINE, MOST_COSINE) for embedder in plan.embedders}
     graded |= {judge.name: _judge_scores(judge) for judge in plan.judges}
-    judged_fully = True
+    stages = [(embedder.spec, embedding.stage_of(embedder)) for embedder in plan.embedders]
+    stages += [(judge.name, judging.stage_of(judge)) for judge in plan.judges]
+    scored_fully = True
     for shard in range(plan.shards):
         answers = replay(read_journal(folder.journal(answering.STAGE, shard)))
         for row in services.datasets.rows(plan.dataset.version, plan.rows_of(shard)):
@@ -126,12 +130,12 @@ def _collect(services: Services, plan: RunPlan, folder: RunFolder) -> tuple[_Tal
                     verdict = grader.grade(result["output"], row.expected)
                     _count(graded[grader.spec], verdict.outcome, verdict.score, verdict.passed)
         answered = sum(result["status"] == "answered" for result in answers.results.values())
-        for judge in plan.judges:
-            verdicts = replay(read_journal(folder.journal(judging.stage_of(judge), shard))).results
-            judged_fully = judged_fully and len(verdicts) == answered
+        for name, stage in stages:
+            verdicts = replay(read_journal(folder.journal(stage, shard))).results
+            scored_fully = scored_fully and len(verdicts) == answered
             for result in verdicts.values():
-                _count(graded[judge.name], result["outcome"], result["score"], result["passed"])
-    return tally, graded, judged_fully
+                _count(graded[name], result["outcome"], result["score"], result["passed"])
+    return tally, graded, scored_fully
 
 
 def _judge_scores(judge: JudgeRef) -> _Scores:
@@ -146,10 +150,10 @@ def _count(scores: _Scores, outcome: str, score: float | None, passed: bool | No
         scores.passed += bool(passed)
 
 
-def _status(plan: RunPlan, tally: _Tally, judged_fully: bool, error: ByokError | None) -> str:
+def _status(plan: RunPlan, tally: _Tally, scored_fully: bool, error: ByokError | None) -> str:
     if tally.ended == 0:
         return "failed"
-    if error is not None or tally.ended < plan.planned or not judged_fully:
+    if error is not None or tally.ended < plan.planned or not scored_fully:
         return "partial"
     return "invalid" if tally.failed > plan.max_failure_rate * plan.planned else "completed"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from byok.app import Services
 from byok.clock import iso
 from byok.endpoint import EndpointAuth, EndpointClient, ProbeResult, probe
@@ -15,46 +17,59 @@ from byok.runs.folder import open_run
 STAGE = "probe"
 
 
-def models_of(plan: RunPlan) -> list[ModelRef]:
-    """The models that a run asks, each once: the candidate first, then the judges' models."""
-    return list({model.id: model for model in (plan.model, *(judge.model for judge in plan.judges))}.values())
+class Probed(NamedTuple):
+    """A model that a run asks, and for what: chat, or embeddings."""
+
+    model: ModelRef
+    embeddings: bool
+
+    def unit(self, run_id: str) -> str:
+        """The id of its probe in a run: the same after a restart."""
+        return natural_id("probe", run_id, self.model.id, *(["embeddings"] if self.embeddings else []))
+
+
+def probed_of(plan: RunPlan) -> list[Probed]:
+    """What a run probes, each once: the candidate first, then the embedders' models, then the judges'."""
+    embedders, judges = [embedder.model for embedder in plan.embedders], [judge.model for judge in plan.judges]
+    asked = [Probed(plan.model, False), *(Probed(model, True) for model in embedders), *(Probed(model, False) for model in judges)]
+    return list({(one.model.id, one.embeddings): one for one in asked}.values())
 
 
 async def probe_models(services: Services, run_id: str) -> int:
-    """Ask each model of a run for one token; models that have been probed for this run are not asked again.
+    """Ask each model of a run for one token, or for one vector; models that have been probed for this run are not asked again.
 
     Returns:
-        How many models answer.
+        How many probes there are, all of which have been answered.
 
     Raises:
         EndpointError: A model does not answer as it should.
     """
     folder, plan = open_run(services, run_id, "run.probe")
-    models = models_of(plan)
-    for number, model in enumerate(models):
+    every = probed_of(plan)
+    for number, probed in enumerate(every):
         path = folder.journal(STAGE, number)
-        unit = natural_id("probe", run_id, model.id)
+        unit = probed.unit(run_id)
         before = replay(read_journal(path))
         if unit in before.results:
             continue
-        async with services.registry.client(model, plan.org_id, connections=1) as client:
-            found = await _probe(client)
+        async with services.registry.client(probed.model, plan.org_id, connections=1) as client:
+            found = await _probe(client, embeddings=probed.embeddings)
         with Journal(path) as journal:
             _record(journal, unit, before.next_attempt(unit), found, client.key_version)
         state = replay(read_journal(path))
-        services.warehouse.write_segment(attempt_rows(plan, state, role="probe", model=model))
-    return len(models)
+        services.warehouse.write_segment(attempt_rows(plan, state, role="probe", model=probed.model))
+    return len(every)
 
 
-async def _probe(client: EndpointClient) -> ProbeResult:
+async def _probe(client: EndpointClient, *, embeddings: bool) -> ProbeResult:
     sent_with = client.key_version
     try:
-        return await probe(client)
+        return await probe(client, embeddings=embeddings)
     except EndpointAuth as error:
         refused = error
     # The run's own key was rotated, and the provider has let go of it since.
     if await client.renew(sent_with):
-        return await probe(client)
+        return await probe(client, embeddings=embeddings)
     raise refused
 
 

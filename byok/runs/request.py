@@ -15,7 +15,10 @@ class EvaluationRequest(BaseModel):
     graders: list[str] = Field(
         default_factory=list,
         title="Code graders",
-        description="exact, includes, regex, numeric or choice, with options after a colon: numeric:tolerance=0.01.",
+        description=(
+            "exact, includes, regex, numeric, choice or embedding_similarity, with options after a colon: numeric:tolerance=0.01, "
+            "embedding_similarity:model=KEY."
+        ),
         json_schema_extra={"position": 2},
     )
     judges: list[str] = Field(

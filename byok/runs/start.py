@@ -10,10 +10,13 @@ import orjson
 from byok.access import MODELS_READ, RUNS_WRITE, require
 from byok.app import Services
 from byok.clock import utcnow
-from byok.engine.plan import ModelRef, RunPlan
+from byok.endpoint.capabilities import declared
+from byok.engine.plan import EmbedderRef, ModelRef, RunPlan
 from byok.errors import InputError
-from byok.grading import parse_grader
+from byok.grading import EmbeddingOptions, parse_grader
 from byok.ids import natural_id
+from byok.money import plain
+from byok.registry import Model
 from byok.runs.folder import RunFolder
 from byok.runs.request import EvaluationRequest
 from byok.warehouse.rows import RunRow
@@ -29,6 +32,18 @@ class ModelDisabled(InputError):
     """The model has been disabled: its key is gone."""
 
     code = "model_disabled"
+
+
+class NotAChatModel(InputError):
+    """A candidate or a judge would be asked to chat, and its model makes embeddings alone."""
+
+    code = "not_a_chat_model"
+
+
+class NotAnEmbeddingModel(InputError):
+    """A grader that scores with embeddings names a model that does not make any."""
+
+    code = "not_an_embedding_model"
 
 
 class DoubleGrader(InputError):
@@ -64,11 +79,14 @@ def start_run(services: Services, request: EvaluationRequest, flow_run_id: str) 
         return folder.plan()
     model = _usable(services, request.model)
     dataset = services.datasets.get(actor, request.dataset).ref()
-    graders = tuple(parse_grader(spec).spec for spec in request.graders)
+    parsed = [parse_grader(spec) for spec in request.graders]
+    graders = tuple(grader.spec for grader in parsed if grader.embeds is None)
+    embedders = tuple(_embedder(services, grader.spec, grader.embeds) for grader in parsed if grader.embeds is not None)
     judges = tuple(services.judges.get(actor, name).ref() for name in request.judges)
     for judge in judges:
         _usable(services, judge.model.key)
-    names = (*graders, *(judge.name for judge in judges))
+    by_code = (*graders, *(embedder.spec for embedder in embedders))
+    names = (*by_code, *(judge.name for judge in judges))
     if not names:
         raise NoGrader("a run needs a grader or a judge", hint="add --grader exact, or --judge NAME (byok judge list)")
     if len(set(names)) < len(names):
@@ -90,8 +108,9 @@ def start_run(services: Services, request: EvaluationRequest, flow_run_id: str) 
         max_tokens=request.max_tokens or model.max_tokens,
         temperature=request.temperature,
         system=request.system,
-        min_scores=_thresholds(request, graders, tuple(judge.name for judge in judges)),
+        min_scores=_thresholds(request, by_code, tuple(judge.name for judge in judges)),
         max_failure_rate=request.max_failure_rate,
+        embedders=embedders,
     )
     plan = folder.write_plan(plan)
     services.warehouse.write_segment([run_row(plan, status="running", revision=1)])
@@ -101,9 +120,40 @@ def start_run(services: Services, request: EvaluationRequest, flow_run_id: str) 
 
 def _usable(services: Services, key: str) -> ModelRef:
     model = services.registry.get(services.actor, key)
+    ref = _active(model)
+    if model.capabilities.get("chat") is False:
+        raise NotAChatModel(
+            f"model {model.key!r} was probed for embeddings, and not seen to chat",
+            hint=f"choose a chat model (byok model list); if it does chat, give it the tag chat and probe it: byok model probe {model.key}",
+            model=model.key,
+        )
+    return ref
+
+
+def _active(model: Model) -> ModelRef:
     if model.status != "active":
-        raise ModelDisabled(f"model {key!r} is {model.status}", hint="register it again under a new key: byok model register")
+        raise ModelDisabled(f"model {model.key!r} is {model.status}", hint="register it again under a new key: byok model register")
     return model.ref()
+
+
+def _embedder(services: Services, spec: str, options: EmbeddingOptions) -> EmbedderRef:
+    """A grader that scores with embeddings, with its model pinned."""
+    model = services.registry.get(services.actor, options.model)
+    if not _embeds(model):
+        raise NotAnEmbeddingModel(
+            f"model {model.key!r} is not known to make embeddings",
+            hint="choose one that was registered with --tag embeddings (byok model list)",
+            model=model.key,
+        )
+    ref = _active(model)
+    return EmbedderRef(spec=spec, model=ref, threshold=plain(options.threshold), dimensions=options.dimensions)
+
+
+def _embeds(model: Model) -> bool:
+    """Whether a probe has seen a vector of a model, or its owner says that it makes them."""
+    told = model.capabilities
+    probed = told.get("embeddings") is True or told.get("full", {}).get("embeddings", {}).get("outcome") == "supported"
+    return probed or "embeddings" in declared(model.tags)
 
 
 def _selection(rows: int, limit: int | None, seed: int) -> tuple[int, ...] | None:
@@ -127,7 +177,7 @@ def _thresholds(request: EvaluationRequest, graders: tuple[str, ...], judges: tu
 
 def _config(plan: RunPlan) -> dict[str, object]:
     return {
-        "graders": list(plan.graders),
+        "graders": [*plan.graders, *(embedder.spec for embedder in plan.embedders)],
         "judges": [{"name": judge.name, "version": judge.version, "model": judge.model.key} for judge in plan.judges],
         "limit": None if plan.selection is None else len(plan.selection),
         "seed": plan.seed,
@@ -142,7 +192,7 @@ def _config(plan: RunPlan) -> dict[str, object]:
 
 def fingerprint(plan: RunPlan) -> str:
     """SHA-256 of what decides the verdicts; concurrency, shards and times are left out."""
-    facts = {
+    facts: dict[str, object] = {
         "model": [plan.model.id, plan.model.remote_id, plan.model.base_url, plan.model.extra_payload],
         "dataset": [plan.dataset.id, plan.dataset.version],
         "selection": None if plan.selection is None else list(plan.selection),
@@ -150,6 +200,10 @@ def fingerprint(plan: RunPlan) -> str:
         "graders": list(plan.graders),
         "judges": [[judge.id, judge.version] for judge in plan.judges],
     }
+    if plan.embedders:  # so that a run without any is still a repeat of one that was planned before there were any
+        facts["embedders"] = [
+            [one.spec, one.threshold, one.dimensions, one.model.id, one.model.remote_id, one.model.base_url] for one in plan.embedders
+        ]
     return hashlib.sha256(orjson.dumps(facts, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 

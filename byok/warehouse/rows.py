@@ -11,7 +11,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import ClassVar, Literal
 
-Role = Literal["candidate", "judge", "probe"]
+Role = Literal["candidate", "embedding", "judge", "probe"]
 UsageClass = Literal["reported", "missing", "invalid"]
 Evidence = Literal["reported", "computed", "estimated", "unknown"]
 Plane = Literal["provider", "ecu"]
@@ -40,6 +40,10 @@ class ModelRow:
     capabilities: str  # JSON
     updated_at: datetime
     recorded_at: datetime
+    provider: str | None
+    auth: str | None  # JSON: what may be seen of the sealed credentials
+    health: str | None  # unknown | ok | degraded | unreachable; None: written before there were checks
+    checked_at: datetime | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -222,11 +226,58 @@ class ChargeRow:
     recorded_at: datetime
 
 
-Row = ModelRow | DatasetRow | RunRow | SampleRow | AttemptRow | VerdictRow | ScoreRow | ChargeRow
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProbeRow:
+    """A probe outside a run: whether a model answered, and what its health was after that."""
+
+    table: ClassVar[str] = "probe"
+    org_id: str
+    probe_id: str
+    model_id: str
+    model_key: str
+    cause: str  # register | update | command | schedule
+    scope: str  # basic | full
+    status: str  # ok | failed
+    error_code: str | None
+    error_message: str | None
+    health: str  # ok | degraded | unreachable
+    failures: int  # in a row, this one included
+    latency_ms: float | None
+    ttft_ms: float | None
+    requests: int
+    prompt_tokens: int | None  # of all requests; None when one did not say
+    completion_tokens: int | None
+    started_at: datetime
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CapabilityRow:
+    """What a full probe found about one capability."""
+
+    table: ClassVar[str] = "capability"
+    org_id: str
+    probe_id: str
+    capability: str
+    model_id: str
+    model_key: str
+    outcome: str  # supported | unsupported | ignored | unknown | untested
+    declared: bool  # by a tag of the model
+    value: str | None  # tokens of context, dimensions of a vector
+    evidence: str
+    latency_ms: float | None
+    http_status: int | None
+    error_code: str | None
+    probed_at: datetime
+    recorded_at: datetime
+
+
+Row = ModelRow | DatasetRow | RunRow | SampleRow | AttemptRow | VerdictRow | ScoreRow | ChargeRow | ProbeRow | CapabilityRow
 """Every kind of row."""
 
 KINDS: dict[str, type[Row]] = {
-    kind.table: kind for kind in (ModelRow, DatasetRow, RunRow, SampleRow, AttemptRow, VerdictRow, ScoreRow, ChargeRow)
+    kind.table: kind
+    for kind in (ModelRow, DatasetRow, RunRow, SampleRow, AttemptRow, VerdictRow, ScoreRow, ChargeRow, ProbeRow, CapabilityRow)
 }
 
 KEYS: dict[str, tuple[str, ...]] = {
@@ -238,5 +289,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "verdict": ("org_id", "verdict_id"),
     "score": ("org_id", "run_id", "grader"),
     "charge": ("org_id", "charge_id"),
+    "probe": ("org_id", "probe_id"),
+    "capability": ("org_id", "probe_id", "capability"),
 }
 """The natural key of each table: a second arrival of the same key changes nothing, but for a higher `revision`."""

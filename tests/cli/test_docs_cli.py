@@ -16,10 +16,13 @@ COMMANDS = [
     *(f"vault {one}" for one in ("setup", "status", "rewrap", "migrate", "dev")),
     *("key seal", "grant register", "grant rotate", "grant list", "grant revoke"),
     *(f"model {one}" for one in ("register", "list", "show", "rotate", "update", "probe", "disable")),
+    "provider list",
+    "provider show",
+    "endpoint check",
     *(f"dataset {one}" for one in ("add", "list", "show")),
     *(f"judge {one}" for one in ("create", "list", "show")),
     "evaluate",
-    *("run list", "run show", "run resume", "bill show", "report", "sql", "sandbox serve", "up", "demo", "doctor"),
+    *("run list", "run show", "run resume", "bill show", "report", "sql", "sandbox serve", "sandbox profiles", "up", "demo", "doctor"),
 ]
 
 

@@ -31,7 +31,7 @@ def ask(server: Any, *, path: str = "/v1", calls: int = 1, client: dict[str, Any
 
     async def go() -> ChatAnswer:
         policy = EgressPolicy.parse(server.host_port)
-        settings = {"api_key": KEY, **(client or {})}
+        settings = {"credentials": KEY, **(client or {})}
         async with EndpointClient(f"http://{server.host_port}{path}", "org/Model#x", policy=policy, **settings) as chat:
             for _ in range(calls - 1):
                 await chat.chat(MESSAGES, **options)
@@ -74,7 +74,7 @@ def test_a_request_is_what_was_asked_and_nothing_more(serve: Serve, reply: Serve
 
 def test_no_key_sends_no_authorization(serve: Serve, reply: Serve, chat_completion: Serve) -> None:
     server = serve(reply(200, chat_completion()))
-    ask(server, client={"api_key": None})
+    ask(server, client={"credentials": None})
     assert "authorization" not in server.requests[0][1]
 
 
@@ -205,7 +205,7 @@ def test_retry_after_reaches_the_error(serve: Serve, reply: Serve) -> None:
     assert fails(serve(reply(503, _error("x"), retry_after="2"))).retry_after_s == 2.0
     assert fails(serve(reply(429, _error("x")))).retry_after_s is None
     starting = fails(serve(reply(503, _error("x", code="DEPLOYMENT_SCALING_UP"))))
-    assert starting.fields["cold_start"] is True
+    assert starting.code == "endpoint_cold"
     assert starting.retry_after_s
 
 

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from byok.endpoint import BadRequest, EndpointError, EndpointRateLimited
-from byok.endpoint.answers import read_usage, split_thinking
 from byok.endpoint.bodies import read_error
+from byok.endpoint.parts import split_thinking
+from byok.endpoint.usage import read_usage
 from byok.endpoint.wire import LONGEST_WAIT_S, BadJson, Redactor, Reply, decode_json, excerpt, retry_after
 
 JSON = st.recursive(

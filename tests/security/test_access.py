@@ -60,11 +60,13 @@ from byok.runs import EvaluationRequest
 from byok.sandbox import Sandbox
 from byok_testing.entry_points import ACTS, COMMANDS, NO_SCOPE_NEEDED, NO_TOKEN_NEEDED, acting, command_names, modules
 from byok_testing.leaks import hits
-from byok_testing.organisations import ACME_WORDS, QUESTIONS, make_organisations
+from byok_testing.organisations import ACME_WORDS, QUESTIONS, SIMILARITY, make_organisations
 from tasks.bill import bill
+from tasks.embed import embed_shard
 from tasks.evaluate import evaluate_shard
 from tasks.judge import judge_shard
 from tasks.probe import probe
+from tasks.probing import check_model, models_to_check
 from tasks.register import find, register
 from tasks.registration import register_by_grant, rotate_by_grant
 from tasks.report import report
@@ -339,6 +341,7 @@ FLOWS = {
     "flows.registration.register_model": register_by_grant,
     "flows.registration.rotate_key": rotate_by_grant,
     "flows.maintenance.rotate_transit": rewrap,
+    "flows.probing.probe_models": models_to_check,
 }
 """Each flow, and the task that it begins with: no flow opens an installation itself."""
 
@@ -349,12 +352,15 @@ TASKS = {
     "find": (find, lambda run: (run,)),
     "probe": (probe, lambda run: (run,)),
     "evaluate-shard": (evaluate_shard, lambda run: (run, 0)),
+    "embed-shard": (embed_shard, lambda run: (run, SIMILARITY, 0)),
     "judge-shard": (judge_shard, lambda run: (run, "j", 0)),
     "bill": (bill, lambda run: (run,)),
     "report": (report, lambda run: (run,)),
     "register-by-grant": (register_by_grant, lambda run: (REGISTRATION, None, None)),
     "rotate-by-grant": (rotate_by_grant, lambda run: ("m", "byoksealed_x", None, 24)),
     "rewrap": (rewrap, lambda run: (True,)),
+    "models-to-check": (models_to_check, lambda run: ([],)),
+    "check-model": (check_model, lambda run: ("m", False)),
 }
 
 

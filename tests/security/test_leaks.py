@@ -412,6 +412,7 @@ def start_all(world):
     deployment = {"name": "canary", "flow_id": flow, "entrypoint": "canary_flow.canary", "work_pool_name": "byok", "pull_steps": []}
     world.stack.ask("deployments/", deployment)
     world.start("canary", "canary/canary", {})
+    world.start("probe", "probe_models/probe-models", {"models": ["candidate"], "full": True})
 
 
 def wait_for(what, patience_s=120):
@@ -612,6 +613,7 @@ def test_27_every_flow_of_the_deployments_succeeds_and_no_key_is_found_anywhere(
         "rotate": "rotate_key",
         "resume": "resume",
         "rotate transit": "rotate_transit",
+        "probe": "probe_models",
     }
     assert {one["entrypoint"].rpartition(".")[2] for one in deployed} == set(flows.values())
     assert {name: world.states[name]["type"] for name in flows} == dict.fromkeys(flows, "COMPLETED"), [world.ended(name) for name in flows]

@@ -21,7 +21,19 @@ from byok.datasets import DatasetNotFound, Mapping
 from byok.grading import JudgeNotFound
 from byok.ids import new_id
 from byok.registry import Migration, ModelChanges, ModelNotFound, RegisterRequest, Rewrapper, SealedKey, stored_secrets
-from byok.runs import EvaluationRequest, RunUnknown, answer_shard, bill_run, finish_run, judge_shard, open_run, probe_models, start_run
+from byok.registry.health import Health
+from byok.runs import (
+    EvaluationRequest,
+    RunUnknown,
+    answer_shard,
+    bill_run,
+    embed_shard,
+    finish_run,
+    judge_shard,
+    open_run,
+    probe_models,
+    start_run,
+)
 from byok_testing.organisations import Organisations
 
 
@@ -137,6 +149,10 @@ NO_TOKEN_NEEDED = {
     ("init",): "makes the first member, who cannot have a token yet; in an installation that is there it changes nothing",
     ("doctor",): "says, among other things, whether there is a valid token; shows no object of an organisation",
     ("sandbox", "serve"): "answers from a file that the caller names; opens no installation",
+    ("sandbox", "profiles"): "reads what ships; opens no installation",
+    ("provider", "list"): "reads what ships; opens no installation",
+    ("provider", "show"): "as provider list",
+    ("endpoint", "check"): "asks an address that the caller names with a key that the caller gives; opens no installation",
     ("demo",): "makes an installation of its own, with a key that opens nothing",
     ("up",): "starts processes of the caller's own account; what they do, they do by the worker's token, which every task checks",
 }
@@ -188,6 +204,10 @@ def _sealed(services: Services, **of: str) -> SealedKey:
     return services.registry.seal(services.actor, of.get("key", "new"), _KEY, base_url=None if of else _url(services))
 
 
+def _health(services: Services) -> Health:
+    return Health(services.control, services.registry, services.warehouse, services.audit)
+
+
 def _grant_id(services: Services) -> str:
     return next(one.id for one in services.grants.list(services.actor))
 
@@ -235,6 +255,8 @@ ACTS = {
     "Registry.rotate": _act(lambda s, a: s.registry.rotate(a, "m", _KEY), *_WRITE, from_rival=ModelNotFound),
     "Registry.rotate_sealed": _act(lambda s, a: s.registry.rotate_sealed(a, "m", _sealed(s, key="m")), *_WRITE, from_rival=ModelNotFound),
     "Registry.disable": _act(lambda s, a: s.registry.disable(a, "m"), *_WRITE, from_rival=ModelNotFound),
+    "Health.to_check": _act(lambda s, a: _health(s).to_check(a), MODELS_READ, RUNS_WRITE),
+    "Health.check": _act(lambda s, a: _health(s).check(a, "m"), MODELS_READ, RUNS_WRITE, from_rival=ModelNotFound),
     "stored_secrets": _act(lambda s, a: stored_secrets(s.control, a, s.keystore), MODELS_READ),
     "Rewrapper.run": _act(lambda s, a: Rewrapper(s.control, s.keystore, s.audit).run(a), ORG_ADMIN, own_home=True),
     # Both stores are the same one here, so nothing would move; the command `vault migrate` moves keys for real.
@@ -253,6 +275,7 @@ ACTS = {
     "open_run": _act(_run(open_run, "run.resume"), RUNS_WRITE, from_rival=RunUnknown),
     "probe_models": _act(_run(probe_models), RUNS_WRITE, from_rival=RunUnknown),
     "answer_shard": _act(_run(answer_shard, 0), RUNS_WRITE, from_rival=RunUnknown),
+    "embed_shard": _act(_run(embed_shard, "embedding_similarity:model=e", 0), RUNS_WRITE, from_rival=RunUnknown),
     "judge_shard": _act(_run(judge_shard, "j", 0), RUNS_WRITE, from_rival=RunUnknown),
     "bill_run": _act(_run(bill_run), RUNS_WRITE, from_rival=RunUnknown),
     "finish_run": _act(_run(finish_run), RUNS_WRITE, from_rival=RunUnknown),
@@ -267,6 +290,7 @@ NO_SCOPE_NEEDED = {
     "Grants.refuse": "refuses",
     "FrontDoor.register": "as Grants.take",
     "FrontDoor.rotate": "as Grants.take",
+    "Standing.record": "counts a check that another service has allowed",
     "Registry.check_sealed": "only refuses; the front door asks it before it takes a grant",
 }
 

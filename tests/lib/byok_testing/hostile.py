@@ -224,7 +224,10 @@ async def ask(host_port):
     policy = EgressPolicy.parse(host_port)
     try:
         async with EndpointClient(f"http://{host_port}/v1", "m", given["key"], policy=policy, timeout_s=given["timeout_s"]) as chat:
-            await chat.chat([{"role": "user", "content": "hi"}], max_tokens=5)
+            if given["what"] == "embeddings":
+                await chat.embed(["a", "b"])
+            else:
+                await chat.chat([{"role": "user", "content": "hi"}], max_tokens=5, stream=given["what"] == "stream")
             await asyncio.sleep(given["idle_s"])
     except ByokError as error:
         code = error.code
@@ -248,15 +251,15 @@ print(json.dumps(told))
 
 
 def ask_apart(
-    feeders: dict[str, Feeder], *, timeout_s: float, key: str, idle_s: float = 0, together: bool = False
+    feeders: dict[str, Feeder], *, timeout_s: float, key: str, idle_s: float = 0, together: bool = False, what: str = "chat"
 ) -> dict[str, dict[str, Any]]:
-    """Ask endpoints from a process of its own, one after the other or together.
+    """Ask endpoints from a process of its own, one after the other or together, for a `chat`, a `stream` or `embeddings`.
 
     Tells for each the code of the error that it ends with, the seconds, and (one after the other) the bytes by which the process
     grew meanwhile. The peak is the kernel's own (VmHWM): unlike the one of `getrusage`, a child does not inherit it.
     """
     host_ports = [feeder.host_port for feeder in feeders.values()]
-    given = {"host_ports": host_ports, "timeout_s": timeout_s, "key": key, "idle_s": idle_s, "together": together}
+    given = {"host_ports": host_ports, "timeout_s": timeout_s, "key": key, "idle_s": idle_s, "together": together, "what": what}
     done = subprocess.run([sys.executable, "-c", _CHILD, json.dumps(given)], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return dict(zip(feeders, json.loads(done.stdout), strict=True))

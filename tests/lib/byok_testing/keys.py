@@ -21,7 +21,7 @@ from byok.clock import utcnow
 from byok.control.tables import keystore_rotation, model_secret
 from byok.control.tables import model as model_table
 from byok.datasets import Mapping
-from byok.endpoint import EgressPolicy
+from byok.endpoint import Credentials, EgressPolicy
 from byok.engine.plan import ModelRef, RunPlan
 from byok.ids import new_id
 from byok.keystore import KeyStore, SealContext, VaultSettings, open_local
@@ -82,7 +82,7 @@ def place(services: Services, server: Sandbox, key: str = "m", *secrets: str) ->
     request = RegisterRequest(key=key, name="M", base_url=base.url, remote_id=server.model_id)
     secrets = secrets or (FIRST,)
     versions, newest = KeyVersions(services.control, services.keystore), len(secrets)
-    model = Model.new(services.actor.org_id, new_id(), request, base, key_mask="*").with_(key_version=newest)
+    model = Model.new(services.actor.org_id, new_id(), request, base, Credentials.parse(FIRST)).with_(key_version=newest)
     rows = []
     for version, secret in enumerate(secrets, 1):
         row = versions.seal(secret, SealContext(model.org_id, model.id, version, base.origin))
@@ -103,7 +103,7 @@ def fill(services: Services, count: int) -> list[tuple[ModelRef, str]]:
     for number in range(count):
         secret = f"{MARK}-{number:06d}-{os.urandom(8).hex()}"
         request = RegisterRequest(key=f"f{number:04d}", name="F", base_url=base.url, remote_id="r")
-        model = Model.new(services.actor.org_id, new_id(), request, base, key_mask="*")
+        model = Model.new(services.actor.org_id, new_id(), request, base, Credentials.parse(FIRST))
         context = SealContext(model.org_id, model.id, 1, base.origin)
         rows.append(versions.row(services.keystore.seal(secret, context), "0" * 8, context) | {"state": "active"})
         models.append(model.columns() | {"created_by": services.actor.member_id})

@@ -27,9 +27,10 @@ from byok.datasets import Mapping
 from byok.home import Home
 from byok.ids import new_id
 from byok.registry import RegisterRequest
-from byok.runs import EvaluationRequest, answer_shard, bill_run, finish_run, judge_shard, probe_models, start_run
+from byok.runs import EvaluationRequest, answer_shard, bill_run, embed_shard, finish_run, judge_shard, probe_models, start_run
 from byok.sandbox import Sandbox
 
+SIMILARITY = "embedding_similarity:model=e"
 QUESTIONS = [(f"What is {number} times 9?", str(9 * number)) for number in range(4)]
 ACME_WORDS = ("Nightjar", "times 9", "Weigh the answer gently", "editor@acme.example", "sk-acme")
 """Words that only acme's objects hold: name of its model, rows of its data set, rubric of its judge, a member, the mask of its key."""
@@ -184,13 +185,17 @@ async def _work(services: Services, server: Sandbox, key: str, root: Path) -> st
     actor = services.actor
     request = RegisterRequest(key="m", name="Nightjar", base_url=server.base_url, remote_id=server.model_id)
     await services.registry.register(actor, request, SecretStr(key))
+    embedder = request.model_copy(update={"key": "e", "remote_id": server.embedding_model_id, "tags": ["embeddings"]})
+    await services.registry.register(actor, embedder, SecretStr(key))
     path = root / "questions.jsonl"
     path.write_text("".join(json.dumps({"question": question, "answer": answer}) + "\n" for question, answer in QUESTIONS))
     services.datasets.add(actor, "d", path, Mapping())
     services.judges.create(actor, "j", "m", "binary", "Weigh the answer gently: {{output}}")
-    plan = start_run(services, EvaluationRequest(model="m", dataset="d", graders=["numeric"], judges=["j"]), new_id())
+    graders = ["numeric", SIMILARITY]
+    plan = start_run(services, EvaluationRequest(model="m", dataset="d", graders=graders, judges=["j"]), new_id())
     await probe_models(services, plan.run_id)
     await answer_shard(services, plan.run_id, 0)
+    await embed_shard(services, plan.run_id, SIMILARITY, 0)
     await judge_shard(services, plan.run_id, "j", 0)
     bill_run(services, plan.run_id)
     finished = finish_run(services, plan.run_id)

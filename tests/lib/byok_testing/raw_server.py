@@ -7,6 +7,7 @@ import json
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,10 +26,20 @@ def http(status: int, body: bytes | str | dict[str, Any] | list[Any] = b"", *, k
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + raw
 
 
+def events(*frames: Any, done: bool = True, **headers: str) -> bytes:
+    """A complete answer that is a stream of events: dictionaries become JSON data, texts are sent as they are."""
+    texts = [frame if isinstance(frame, str) else f"data: {json.dumps(frame)}\n\n" for frame in frames]
+    return http(200, "".join(texts) + ("data: [DONE]\n\n" if done else ""), kind="text/event-stream", **headers)
+
+
+Scripted = bytes | tuple[bytes | float, ...]
+"""An answer, or its parts with pauses between them, in seconds."""
+
+
 class RawServer:
     """Serves scripted answers, one per request, the last one for ever; remembers the requests."""
 
-    def __init__(self, script: list[bytes], *, tls: ssl.SSLContext | None = None, after: str = "keep") -> None:
+    def __init__(self, script: list[Scripted], *, tls: ssl.SSLContext | None = None, after: str = "keep") -> None:
         self.script, self.tls, self.after = script, tls, after
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
         self.connections = 0
@@ -81,8 +92,13 @@ class RawServer:
         number = len(self.requests)
         self.requests.append((first, headers, body))
         answer = self.script[min(number, len(self.script) - 1)]
-        connection.sendall(answer)
-        return bool(answer) and self.after == "keep"
+        for part in answer if isinstance(answer, tuple) else (answer,):
+            if isinstance(part, float):
+                time.sleep(part)
+            else:
+                connection.sendall(part)
+        # Nothing at the end means: close.
+        return bool(answer[-1] if isinstance(answer, tuple) else answer) and self.after == "keep"
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
@@ -99,7 +115,7 @@ def starting() -> Iterator[Callable[..., RawServer]]:
     """For a fixture to yield from: starts servers, each with the answers of its script, and stops them all at the end."""
     servers: list[RawServer] = []
 
-    def start(*script: bytes, **options: Any) -> RawServer:
+    def start(*script: Scripted, **options: Any) -> RawServer:
         servers.append(RawServer(list(script), **options))
         return servers[-1]
 

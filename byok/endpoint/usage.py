@@ -1,0 +1,91 @@
+"""Tokens that an endpoint says it used, as far as it can be believed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+UsageClass = Literal["reported", "missing", "invalid"]
+
+MOST_TOKENS = 100_000_000
+"""A count above this is a lie or a bug, not a count."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens that the endpoint says it used. Unknown is None, never 0.
+
+    Attributes:
+        prompt_tokens: All tokens of the prompt, cached ones included.
+        completion_tokens: All tokens of the answer, reasoning included.
+        cached_tokens: Part of `prompt_tokens` that came from a cache.
+        reasoning_tokens: Part of `completion_tokens` that was reasoning.
+        usage_class: `reported`; `missing` (no usage, or one of the two sums is absent); `invalid` (disputed: negative, absurd,
+            more than was asked for, or the parts do not add up: kept for the record where they can be, not to be billed as true).
+    """
+
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    usage_class: UsageClass = "missing"
+
+
+def read_usage(value: Any, headers: Mapping[str, str]) -> Usage:
+    """Usage as far as it can be believed.
+
+    Some servers count reasoning on top of the completion instead of inside it; the total tells which, and the completion is
+    then given with its reasoning. Timings and other members are ignored.
+    """
+    if not isinstance(value, dict):
+        return Usage()
+    prompt, completion, total = (_count(value.get(name)) for name in ("prompt_tokens", "completion_tokens", "total_tokens"))
+    cached = _first(
+        _member(value.get("prompt_tokens_details"), "cached_tokens"),
+        value.get("cached_tokens"),
+        headers.get("fireworks-cached-prompt-tokens"),
+    )
+    reasoning = _first(_member(value.get("completion_tokens_details"), "reasoning_tokens"), value.get("reasoning_tokens"))
+    counts = (prompt, completion, total, cached, reasoning)
+    sound = -1 not in counts
+    prompt, completion, total, cached, reasoning = (None if count == -1 else count for count in counts)
+    if sound and prompt is not None and completion is not None:
+        if total is not None and total != prompt + completion:
+            if reasoning and total == prompt + completion + reasoning:
+                completion += reasoning
+            else:
+                sound = False
+        sound = sound and (cached or 0) <= prompt and (reasoning or 0) <= completion
+    known = prompt is not None and completion is not None
+    usage_class: UsageClass = "invalid" if not sound else "reported" if known else "missing"
+    return Usage(prompt, completion, cached, reasoning, usage_class)
+
+
+def read_embedding_usage(value: Any, headers: Mapping[str, str]) -> Usage:
+    """Usage of embeddings: there is no completion, so that a prompt alone is the whole of it (OpenAI sends no `completion_tokens`)."""
+    if not isinstance(value, dict):
+        return Usage()
+    told = dict(value)
+    if told.get("completion_tokens") is None and told.get("prompt_tokens") is not None:
+        told["completion_tokens"] = 0
+    return read_usage(told, headers)
+
+
+def _member(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, dict) else None
+
+
+def _first(*values: Any) -> int | None:
+    return next((count for value in values if (count := _count(value)) is not None), None)
+
+
+def _count(value: Any) -> int | None:
+    """A token count; None when absent; -1 when it is there but cannot be one."""
+    if value is None:
+        return None
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 12:
+        value = int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS else -1
