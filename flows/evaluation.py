@@ -1,4 +1,4 @@
-"""Evaluate one model on one data set: register, probe, evaluate, judge, bill, report."""
+"""Evaluate one model on one data set: register, probe, evaluate, score with embeddings, judge, bill, report."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from byok.runs import EvaluationRequest, Finished
 from flows.events import announce
 from flows.shards import side_by_side
 from tasks.bill import bill
+from tasks.embed import embed_shard
 from tasks.evaluate import evaluate_shard
 from tasks.judge import judge_shard
 from tasks.probe import probe
@@ -23,7 +24,7 @@ from tasks.report import report
 
 @flow(name="evaluate", persist_result=False, validate_parameters=True)
 async def evaluate(request: EvaluationRequest) -> State[Any]:
-    """Register (look up and pin), probe, evaluate, judge, bill and report one run.
+    """Register (look up and pin), probe, evaluate, score with embeddings, judge, bill and report one run.
 
     Args:
         request: The model, the data set, the graders and judges, and how to run them.
@@ -33,7 +34,7 @@ async def evaluate(request: EvaluationRequest) -> State[Any]:
 
 @flow(name="resume", persist_result=False, validate_parameters=True)
 async def resume(run_id: str) -> State[Any]:
-    """Go on with a run that was stopped: what is answered is not asked again, what is judged not judged again.
+    """Go on with a run that was stopped: what is answered, scored or judged is not asked for again.
 
     Args:
         run_id: Id of the run (byok run list).
@@ -47,6 +48,9 @@ async def _carry_out(plan: RunPlan) -> State[Any]:
     try:
         await probe(run)
         stage = await side_by_side(evaluate_shard(run, shard) for shard in range(plan.shards))
+        for embedder in plan.embedders:
+            if stage.stopped_by is None:
+                stage = await side_by_side(embed_shard(run, embedder.spec, shard) for shard in range(plan.shards))
         for judge in plan.judges:
             if stage.stopped_by is None:
                 stage = await side_by_side(judge_shard(run, judge.name, shard) for shard in range(plan.shards))

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from byok.app import Services
 from byok.billing import TwoBills
 from byok.money import ecu, plain
+from byok.registry.health import Checked
 from byok.reporting import RunSummary
 from byok.runs import Finished
-from byok.text import visible
-
-# What markdown takes for more than itself; the colon of `https://` too, which becomes a link on its own.
-_MARKUP = re.compile(r"[\\`*_~\[\]|<>&]|:(?=//)|(?<=www)\.")
-_ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;"}
+from byok.text import markdown, visible
 
 
 def _text(value: object) -> str:
     """A cell of an artifact table; None is a dash."""
     return "-" if value is None else " ".join(visible(str(value)).split())
-
-
-def _markdown(value: object) -> str:
-    """A text in a page of markdown that stays what it is, whoever chose it."""
-    return _MARKUP.sub(lambda found: _ENTITIES.get(found[0], f"\\{found[0]}"), _text(value))
 
 
 def _number(value: float | None) -> str:
@@ -36,18 +27,18 @@ def summary_markdown(summary: RunSummary, finished: Finished) -> str:
     lines = [
         f"# Run {finished.run_id}",
         "",
-        f"**{finished.status}** · model {_markdown(summary.model_key)} · data set {_markdown(summary.dataset_name)}",
+        f"**{finished.status}** · model {markdown(summary.model_key)} · data set {markdown(summary.dataset_name)}",
         "",
         "| grader | score | 95 % interval | planned | answered | empty | refused | failed | unscored |",
         "| --- | --: | --- | --: | --: | --: | --: | --: | --: |",
     ]
     lines += [
-        f"| {_markdown(score.grader)} | {_number(score.score)} | {_number(score.low)} to {_number(score.high)} | {score.planned} |"
+        f"| {markdown(score.grader)} | {_number(score.score)} | {_number(score.low)} to {_number(score.high)} | {score.planned} |"
         f" {score.answered} | {score.empty} | {score.refused} | {score.failed} | {score.unscored} |"
         for score in summary.scores
     ]
     if finished.below:
-        lines += ["", "Below the threshold: " + ", ".join(map(_markdown, finished.below))]
+        lines += ["", "Below the threshold: " + ", ".join(map(markdown, finished.below))]
     return "\n".join(lines)
 
 
@@ -84,4 +75,19 @@ def bill_rows(bills: TwoBills) -> list[dict[str, Any]]:
             "ECU": "" if line.plane != "ecu" else "unknown" if line.amount_micro_ecu is None else ecu(line.amount_micro_ecu),
         }
         for line in bills.lines
+    ]
+
+
+def health_rows(checked: list[Checked]) -> list[dict[str, Any]]:
+    """How each model was found, those that fail first."""
+    return [
+        {
+            "model": _text(one.key),
+            "answers": "yes" if one.ok else "no",
+            "health": one.health,
+            "failures in a row": one.failures,
+            "error": _text(one.error_code),
+            "ms": "-" if one.latency_ms is None else f"{one.latency_ms:.0f}",
+        }
+        for one in sorted(checked, key=lambda one: (one.ok, one.key))
     ]

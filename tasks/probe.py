@@ -11,5 +11,5 @@ from tasks.policies import SETTINGS
 
 @task(name="probe", **SETTINGS)
 async def probe(run_id: str) -> int:
-    """Ask each model of the run for one token."""
+    """Ask each model of the run for one token, or for one vector."""
     return await probe_models(open_services(), run_id)

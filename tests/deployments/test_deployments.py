@@ -40,6 +40,7 @@ def test_runs_and_rotations_can_be_scheduled_and_all_else_is_started_by_a_person
         "register-model": False,
         "rotate-key": False,
         "rotate-transit": True,
+        "probe-models": True,
         "resume": False,
     }
 
