@@ -45,6 +45,40 @@ test: $(READY) programs ## Run the tests, but for the slow ones (7 minutes on 2 
 test-slow: $(READY) ## Run the slow tests: interrupted runs, and the search for leaked keys (5 minutes)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow $(PYTEST_ARGS)
 
+# What cannot be simulated is run for real, each group by a target of its own.
+.PHONY: test-nginx
+test-nginx: $(READY) ## Run the tests of a real nginx as reverse proxy: TLS, client certificates, buffering, limits (2 minutes)
+	@PATH="$$PATH:/usr/sbin"; command -v nginx >/dev/null 2>&1 || { \
+		as_root=$$([ "$$(id -u)" -eq 0 ] || echo sudo); \
+		$$as_root apt-get update -qq && \
+		$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends nginx-light; \
+	} || echo "nginx could not be installed: its tests will fail until it is"
+	PATH="$$PATH:/usr/sbin" $(BIN)/python -m pytest tests/outside/nginx $(PYTEST_ARGS)
+
+SDK := .venv-sdk
+$(SDK)/.ready: requirements-sdk.lock
+	$(PYTHON) -m venv $(SDK)
+	$(SDK)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-sdk.lock
+	@touch $@
+
+.PHONY: test-sdk
+test-sdk: $(READY) $(SDK)/.ready ## Check what the sandbox says with the typed SDKs of the providers (1 minute)
+	BYOK_BIN=$(abspath $(BIN))/byok $(SDK)/bin/python -m pytest -c tests/outside/sdk/pytest.ini tests/outside/sdk $(PYTEST_ARGS)
+
+MLFLOW := .venv-mlflow
+$(MLFLOW)/.ready: requirements-mlflow.lock
+	$(PYTHON) -m venv $(MLFLOW)
+	$(MLFLOW)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-mlflow.lock
+	@touch $@
+
+.PHONY: test-mlflow
+test-mlflow: $(READY) $(MLFLOW)/.ready ## Run the tests of real MLflow gateways (900 MB, 6 minutes)
+	BYOK_MLFLOW_VENV=$(abspath $(MLFLOW)) $(BIN)/python -m pytest tests/outside/mlflow $(PYTEST_ARGS)
+
+.PHONY: test-live
+test-live: $(READY) ## Run the whole chain on a server of your own: BYOK_LIVE_BASE_URL, BYOK_LIVE_MODEL, BYOK_LIVE_KEY
+	$(BIN)/python -m pytest tests/outside/live $(PYTEST_ARGS)
+
 .PHONY: lint
 lint: $(READY) ## Check style, imports and types
 	$(BIN)/ruff check .
@@ -57,9 +91,11 @@ format: $(READY) ## Format the code
 	$(BIN)/ruff format .
 
 .PHONY: lock
-lock: $(READY) ## Resolve the dependencies anew into requirements.lock
+lock: $(READY) ## Resolve the dependencies anew into the lock files
 	$(BIN)/uv pip compile --quiet --generate-hashes --universal --no-emit-index-url --python-version 3.11 \
 		--group dev pyproject.toml --output-file requirements.lock --custom-compile-command "make lock"
+	for group in sdk mlflow; do $(BIN)/uv pip compile --quiet --generate-hashes --universal --no-emit-index-url --python-version 3.11 \
+		tests/outside/$$group/requirements.in --output-file requirements-$$group.lock --custom-compile-command "make lock"; done
 
 .PHONY: bench
 bench: $(READY) ## Run the benchmarks (results: benchmarks/README.md)
@@ -68,4 +104,4 @@ bench: $(READY) ## Run the benchmarks (results: benchmarks/README.md)
 
 .PHONY: clean
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) $(SDK) $(MLFLOW) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
