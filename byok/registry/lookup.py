@@ -39,7 +39,7 @@ class Lookup(Keyring):
         """
         require(actor, MODELS_READ, "model.show")
         with self._control.read() as connection:
-            row = connection.execute(by_key(actor, key)).first()
+            row = connection.execute(by_key(actor.org_id, key)).first()
         if row is None:
             raise ModelNotFound(f"no model {key!r}", hint="list the models with: byok model list", model=key)
         return Model.of(row)
@@ -88,7 +88,7 @@ class Lookup(Keyring):
 
     def _refuse_taken(self, actor: Actor, key: str) -> None:
         with self._control.read() as connection:
-            if connection.execute(by_key(actor, key)).first() is not None:
+            if connection.execute(by_key(actor.org_id, key)).first() is not None:
                 raise taken(key)
 
     def _is_registered(self, model_id: str) -> bool:
@@ -132,9 +132,9 @@ class Lookup(Keyring):
             raise
 
 
-def by_key(actor: Actor, key: str) -> Select[Any]:
-    """The query for one model of the actor's organisation."""
-    return select(model_table).where(model_table.c.org_id == actor.org_id, model_table.c.key == key)
+def by_key(org_id: str, key: str) -> Select[Any]:
+    """The query for one model of an organisation."""
+    return select(model_table).where(model_table.c.org_id == org_id, model_table.c.key == key)
 
 
 def taken(key: str) -> ModelExists:

@@ -253,7 +253,7 @@ class Registry(Lookup):
             raise
         model = model.with_(capabilities=capabilities(found, {}), health="ok", checked_at=utcnow())
         with self._audit.act(actor, "model.register", request.key, origin=base.origin, key_mask=model.key_mask) as connection:
-            if connection.execute(by_key(actor, request.key)).first() is not None:
+            if connection.execute(by_key(actor.org_id, request.key)).first() is not None:
                 raise taken(request.key)
             if connection.execute(select(model_table.c.id).where(model_table.c.id == model_id)).first() is not None:
                 raise BadSealedKey("this sealed key has been used", hint="seal the key again: byok key seal")

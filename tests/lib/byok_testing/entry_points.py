@@ -246,10 +246,10 @@ ACTS = {
         MODELS_WRITE,
     ),
     "Registry.seal": _act(lambda s, a: s.registry.seal(a, "m", _KEY), *_WRITE, from_rival=ModelNotFound),
-    "Registry.get": _act(lambda s, a: s.registry.get(a, "m"), MODELS_READ, from_rival=ModelNotFound),
-    "Registry.by_id": _act(lambda s, a: s.registry.by_id(a, s.registry.get(s.actor, "m").id), MODELS_READ, from_rival=ModelNotFound),
-    "Registry.list": _act(lambda s, a: s.registry.list(a), MODELS_READ),
-    "Registry.key_versions": _act(lambda s, a: s.registry.key_versions(a, "m"), MODELS_READ, from_rival=ModelNotFound),
+    "Lookup.get": _act(lambda s, a: s.registry.get(a, "m"), MODELS_READ, from_rival=ModelNotFound),
+    "Lookup.by_id": _act(lambda s, a: s.registry.by_id(a, s.registry.get(s.actor, "m").id), MODELS_READ, from_rival=ModelNotFound),
+    "Lookup.list": _act(lambda s, a: s.registry.list(a), MODELS_READ),
+    "Lookup.key_versions": _act(lambda s, a: s.registry.key_versions(a, "m"), MODELS_READ, from_rival=ModelNotFound),
     "Registry.probe": _act(lambda s, a: s.registry.probe(a, "m"), *_WRITE, from_rival=ModelNotFound),
     "Registry.update": _act(lambda s, a: s.registry.update(a, "m", ModelChanges(name="Other")), *_WRITE, from_rival=ModelNotFound),
     "Registry.rotate": _act(lambda s, a: s.registry.rotate(a, "m", _KEY), *_WRITE, from_rival=ModelNotFound),
@@ -291,7 +291,7 @@ NO_SCOPE_NEEDED = {
     "FrontDoor.register": "as Grants.take",
     "FrontDoor.rotate": "as Grants.take",
     "Standing.record": "counts a check that another service has allowed",
-    "Registry.check_sealed": "only refuses; the front door asks it before it takes a grant",
+    "Lookup.check_sealed": "only refuses; the front door asks it before it takes a grant",
 }
 
 
