@@ -35,8 +35,14 @@ class ByokError(Exception):
         return (_rebuild, (type(self), self.message, self.hint, self.fields))
 
     def as_dict(self) -> dict[str, object]:
-        """The stable JSON shape of an error: code, message, hint, fields."""
-        return {"code": self.code, "message": self.message, "hint": self.hint, "fields": dict(self.fields)}
+        """The stable JSON shape of an error: code, message, hint, whether the same may succeed later, fields."""
+        return {
+            "code": self.code,
+            "message": self.message,
+            "hint": self.hint,
+            "retryable": self.retryable,
+            "fields": dict(self.fields),
+        }
 
 
 def _rebuild(kind: type[ByokError], message: str, hint: str, fields: dict[str, Field]) -> ByokError:

@@ -36,6 +36,7 @@ class RunFailed(ByokError):
         super().__init__(str(told["message"]), hint=str(told.get("hint", "")), **told.get("fields", {}))
         self.code = told["code"]  # type: ignore[misc]
         self.exit_code = told.get("exit_code", 4)  # type: ignore[misc]
+        self.retryable = told.get("retryable", False)  # type: ignore[misc]
 
 
 def evaluate(

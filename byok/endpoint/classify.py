@@ -48,7 +48,7 @@ _CONTEXT_CODES = frozenset({"context_length_exceeded", "string_above_max_length"
 _CONTEXT_PARAMETERS = frozenset({"input_tokens", "input_text"})
 _CONTEXT_WORDS = re.compile(
     r"maximum context|max_model_len|context[ _](?:length|window)|prompt is too long|input is too long"
-    r"|inputs`? tokens \+ `?max_new_tokens",
+    r"|inputs`? tokens \+ `?max_new_tokens|must have less than \d+ tokens",
     re.IGNORECASE,
 )
 _FILTER_CODES = frozenset({"content_filter", "content_policy_violation", "content_filtered", "prompt_blocked", "sensitive_content"})

@@ -16,7 +16,7 @@ from byok.endpoint.errors import ResponseInvalid
 from byok.endpoint.explain import invalid, not_chat
 from byok.endpoint.limits import Limits, read_limits
 from byok.endpoint.place import Place
-from byok.endpoint.usage import Usage, read_embedding_usage
+from byok.endpoint.usage import Usage, add_usage, read_embedding_usage
 from byok.endpoint.wire import Reply, request_id
 
 MOST_DIMENSIONS = 65_536
@@ -49,6 +49,28 @@ class Embeddings:
     def dimensions(self) -> int:
         """Numbers of each vector."""
         return len(self.vectors[0])
+
+
+def joined(parts: list[Embeddings]) -> Embeddings:
+    """The vectors of several requests as one: tokens are known where all parts told them, and times add up.
+
+    Raises:
+        ResponseInvalid: The vectors of the parts have different lengths.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    if len({part.dimensions for part in parts}) != 1:
+        raise ResponseInvalid("the endpoint's vectors have several lengths", hint="its batches may have been answered by different models")
+    last = parts[-1]
+    return Embeddings(
+        vectors=tuple(vector for part in parts for vector in part.vectors),
+        usage=add_usage([part.usage for part in parts]),
+        latency_ms=sum(part.latency_ms for part in parts),
+        request_id=last.request_id,
+        http_status=last.http_status,
+        encoding=last.encoding,
+        limits=last.limits,
+    )
 
 
 def cosine(one: tuple[float, ...], other: tuple[float, ...]) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -70,6 +70,19 @@ def read_embedding_usage(value: Any, headers: Mapping[str, str]) -> Usage:
     if told.get("completion_tokens") is None and told.get("prompt_tokens") is not None:
         told["completion_tokens"] = 0
     return read_usage(told, headers)
+
+
+def add_usage(parts: Iterable[Usage]) -> Usage:
+    """Usage of several requests together: a count that one of them does not tell is not known."""
+    told = list(parts)
+
+    def total(name: str) -> int | None:
+        counts = [getattr(part, name) for part in told]
+        return None if any(count is None for count in counts) else sum(counts)
+
+    classes = {part.usage_class for part in told}
+    usage_class: UsageClass = "invalid" if "invalid" in classes else "missing" if "missing" in classes else "reported"
+    return Usage(total("prompt_tokens"), total("completion_tokens"), total("cached_tokens"), total("reasoning_tokens"), usage_class)
 
 
 def _member(value: Any, name: str) -> Any:

@@ -9,11 +9,10 @@ from typing import Any
 from byok.access import RUNS_WRITE, Actor, AuditLog, require
 from byok.control import ControlPlane
 from byok.registry.errors import ModelIsDisabled
-from byok.registry.models import Model
-from byok.registry.probing import Probed, probe_stored
+from byok.registry.probing import probe_stored
 from byok.registry.registry import Registry
 from byok.registry.reporting import capabilities, report_model
-from byok.registry.standing import Standing, store
+from byok.registry.standing import Standing
 from byok.warehouse import Warehouse
 
 
@@ -60,7 +59,7 @@ class Health:
     """
 
     def __init__(self, control: ControlPlane, registry: Registry, warehouse: Warehouse, audit: AuditLog) -> None:
-        self._registry, self._warehouse, self._audit = registry, warehouse, audit
+        self._registry, self._warehouse = registry, warehouse
         self._standing = Standing(control, audit)
 
     def to_check(self, actor: Actor, keys: Sequence[str] = ()) -> list[str]:
@@ -93,15 +92,11 @@ class Health:
         if model.status != "active":
             raise ModelIsDisabled(f"model {key!r} is disabled", hint="register it again under a new key")
         probed = await probe_stored(self._registry, model, "schedule", full=full)
-        model = self._record(actor, model, probed)
-        report_model(self._warehouse, model, probed)
-        latency = None if probed.found is None else probed.found.latency_ms
+        found, now = probed.found, model
+        try:
+            findings = None if found is None or not full else lambda now: capabilities(found, now.capabilities)
+            now = self._standing.record(actor, model, probed.error, findings, scope="full")
+        finally:
+            report_model(self._warehouse, now, probed, asked=model)
         code = None if probed.error is None else probed.error.code
-        return Checked(key, model.health, model.health_failures, code, latency, len(probed.log.attempts))
-
-    def _record(self, actor: Actor, model: Model, probed: Probed) -> Model:
-        now = self._standing.record(actor, model, probed.error)
-        if probed.found is None or not probed.found.full or now.status != "active":
-            return now
-        with self._audit.act(actor, "model.probe", model.key, scope="full") as connection:
-            return store(connection, now, capabilities=capabilities(probed.found, now.capabilities))
+        return Checked(key, now.health, now.health_failures, code, None if found is None else found.latency_ms, len(probed.log.attempts))

@@ -43,9 +43,9 @@ class Probed:
 
 
 async def probe_with(
-    model: Model, secret: str | None, cause: Cause, *, full: bool = False, progress: Progress = silent
+    model: Model, secret: str | None, cause: Cause, *, full: bool = False, progress: Progress = silent, log: ProbeLog | None = None
 ) -> tuple[Probed, ProbeResult]:
-    """Probe a model, which need not be stored yet, with credentials in clear.
+    """Probe a model, which need not be stored yet, with credentials in clear; `log` notes what was asked, also when it fails.
 
     Returns:
         The probe, and what it found.
@@ -53,9 +53,9 @@ async def probe_with(
     Raises:
         EndpointError: It does not answer as it should.
     """
-    log = ProbeLog()
+    log = ProbeLog() if log is None else log
     with in_use(secret):
-        async with make_client(_ref(model, full=full), secret, connections=1) as client:
+        async with make_client(for_probe(model.ref()), secret, connections=1) as client:
             found = await _probe(client, model, log, full=full, progress=progress)
     return Probed(cause, full, log, found, None), found
 
@@ -68,7 +68,7 @@ async def probe_stored(keyring: Keyring, model: Model, cause: Cause, *, full: bo
     """
     log = ProbeLog()
     try:
-        async with keyring.client(_ref(model, full=full), model.org_id, connections=1) as client:
+        async with keyring.client(for_probe(model.ref()), model.org_id, connections=1) as client:
             return Probed(cause, full, log, await _probe(client, model, log, full=full, progress=progress), None)
     except EndpointError as error:
         return Probed(cause, full, log, None, error)
@@ -80,10 +80,7 @@ async def _probe(client: EndpointClient, model: Model, log: ProbeLog, *, full: b
     return await probe(client, embeddings=embeds_only(model.tags), log=log)
 
 
-def _ref(model: Model, *, full: bool) -> ModelRef:
-    """The model; for a full probe without the owner's own limits of the answer, which would set what it costs."""
-    ref = model.ref()
-    if not full:
-        return ref
+def for_probe(ref: ModelRef) -> ModelRef:
+    """The model without the owner's own limits of the answer, which would set what a probe costs."""
     payload: dict[str, Any] = {name: value for name, value in ref.extra_payload.items() if name not in OWN_LIMITS}
     return ref.model_copy(update={"extra_payload": payload})

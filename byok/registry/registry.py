@@ -13,15 +13,16 @@ from byok.access import MODELS_WRITE, ORG_ADMIN, Actor, AuditLog, require
 from byok.clock import utcnow
 from byok.control import ControlPlane
 from byok.control.tables import model as model_table
-from byok.endpoint import BaseUrl, Credentials, EgressPolicy, ProbeResult, check_resolved
+from byok.endpoint import BaseUrl, Credentials, EgressPolicy, EndpointError, ProbeResult, check_resolved
 from byok.endpoint.capabilities import check_claims
+from byok.endpoint.probing.record import ProbeLog
 from byok.errors import ByokError
 from byok.ids import new_id
 from byok.keystore import KeyStore, SealContext
 from byok.registry.errors import BadSealedKey, KeyNeeded, ModelChanged, SameKey
 from byok.registry.lookup import Lookup, by_key, taken
 from byok.registry.models import CHANGEABLE, Model, ModelChanges, RegisterRequest, seen
-from byok.registry.probing import Progress, probe_stored, probe_with, silent
+from byok.registry.probing import Probed, Progress, probe_stored, probe_with, silent
 from byok.registry.reporting import capabilities, report_model
 from byok.registry.sealed import SealedKey
 from byok.registry.standing import Standing, store
@@ -137,15 +138,16 @@ class Registry(Lookup):
         require(actor, MODELS_WRITE, "model.probe")
         model = self._active(actor, key)
         probed = await probe_stored(self, model, "command", full=full, progress=progress)
-        model = self._standing.record(actor, model, probed.error)
-        if probed.found is not None:
-            with self._audit.act(actor, "model.probe", key, scope="full" if full else "basic") as connection:
-                model = store(connection, model, capabilities=capabilities(probed.found, model.capabilities))
-        report_model(self._warehouse, model, probed)
-        if probed.found is None:
+        found, now = probed.found, model
+        try:
+            findings = None if found is None else lambda now: capabilities(found, now.capabilities)
+            now = self._standing.record(actor, model, probed.error, findings, scope="full" if full else "basic")
+        finally:
+            report_model(self._warehouse, now, probed, asked=model)
+        if found is None:
             assert probed.error is not None
             raise probed.error
-        return probed.found
+        return found
 
     async def update(
         self, actor: Actor, key: str, changes: ModelChanges, api_key: SecretStr | None = None, *, grace: timedelta = GRACE
@@ -164,7 +166,8 @@ class Registry(Lookup):
         values, secret = changes.values(), _plain(api_key)
         if api_key is None and not moved:
             if values.keys() & {"remote_id", "provider"}:
-                values["capabilities"] = _of_another(model)
+                # Nothing is known of what it is now.
+                values |= {"capabilities": {}, "health": "unknown", "health_failures": 0}
             with self._audit.act(actor, "model.update", key, fields=sorted(changes.values())) as connection:
                 changed = store(connection, model, **values)
             report_model(self._warehouse, changed, None)
@@ -289,24 +292,31 @@ class Registry(Lookup):
         new_key = changed.key_version != model.key_version
         version = changed.key_version or 0
         told = {"version": changed.key_version, "origin": changed.origin}
+        log, found = ProbeLog(), None
         try:
-            probed, found = await probe_with(changed, secret, "update")
+            probed, found = await probe_with(changed, secret, "update", log=log)
             with self._audit.act(actor, action, model.key, **told, grace_s=int(grace.total_seconds())) as connection:
+                # A check may have counted meanwhile, which is no change of what is changed here.
+                now = Model.of(connection.execute(select(model_table).where(model_table.c.id == model.id)).one())
+                if any(getattr(now, name) != getattr(model, name) for name in (*CHANGEABLE, "status")):
+                    raise ModelChanged(f"somebody else changed {model.key!r} meanwhile", hint="look at it: byok model show " + model.key)
                 if new_key:
                     self._versions.activate(connection, model.id, version, grace)
                 values = {name: getattr(changed, name) for name in CHANGEABLE if getattr(changed, name) != getattr(model, name)}
                 same = not values.keys() & {"base_url", "remote_id", "provider"}
-                before = model.capabilities if same else _of_another(model)
-                changed = store(connection, model, **values, capabilities=capabilities(found, before))
+                stored = store(connection, now, **values, capabilities=capabilities(found, now.capabilities if same else {}))
         except BaseException as error:
             if new_key:
                 self._versions.drop(model.id, version)
             if isinstance(error, ByokError):
                 self._audit.by(actor, "failed", action, model.key, **told, reason=error.code)
+                failure = error if isinstance(error, EndpointError) else None
+                # What was asked may have cost tokens, whatever came of it.
+                report_model(self._warehouse, self._standing.now(model), Probed("update", False, log, found, failure), asked=changed)
             raise
-        changed = self._standing.record(actor, changed, None)
-        report_model(self._warehouse, changed, probed)
-        return changed
+        stored = self._standing.record(actor, stored, None)
+        report_model(self._warehouse, stored, probed)
+        return stored
 
     def _refuse_same(self, model: Model, changed: Model, fingerprint: str) -> None:
         active = next((row for row in self._versions.list(model.id) if row["state"] == "active"), None)
@@ -319,8 +329,3 @@ def _plain(api_key: SecretStr | None) -> str | None:
     secret = None if api_key is None else api_key.get_secret_value()
     Credentials.parse(secret)
     return secret
-
-
-def _of_another(model: Model) -> dict[str, Any]:
-    """What is stored of a model's probes, without what was found of another model or endpoint."""
-    return {name: value for name, value in model.capabilities.items() if name not in ("full", "refused")}

@@ -46,16 +46,23 @@ def capabilities(found: ProbeResult, before: dict[str, Any]) -> dict[str, Any]:
     return told
 
 
-def report_model(warehouse: Warehouse, model: Model, probed: Probed | None) -> None:
-    """Store the model's row, and of a probe its outcome, its findings, its attempts and its charges (its tokens are on the bill too)."""
-    warehouse.write_segment([model.row(), *(_probe_rows(model, probed) if probed is not None else ())])
+def report_model(warehouse: Warehouse, model: Model, probed: Probed | None, *, asked: Model | None = None) -> None:
+    """Store the model's row, and of a probe its outcome, its findings, its attempts and its charges (its tokens are on the bill too).
+
+    Args:
+        warehouse: Where to.
+        model: The model as it is.
+        probed: The probe; None: there was none.
+        asked: The model as it was probed, where that is another state of it: with its key, prices and tags.
+    """
+    warehouse.write_segment([model.row(), *(_probe_rows(asked or model, model, probed) if probed is not None else ())])
     warehouse.drain()
 
 
-def _probe_rows(model: Model, probed: Probed) -> Iterator[Row]:
+def _probe_rows(model: Model, after: Model, probed: Probed) -> Iterator[Row]:
     probe_id = new_id()
     attempts = [_attempt_row(model, probe_id, number, attempt) for number, attempt in enumerate(probed.log.attempts, 1)]
-    yield _probe_row(model, probe_id, probed, attempts)
+    yield _probe_row(after, probe_id, probed, attempts)
     if probed.found is not None and probed.found.capabilities is not None:
         claimed, now = declared(model.tags), utcnow()
         for one in probed.found.capabilities:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from sqlalchemy import Connection, select, update
@@ -11,6 +12,7 @@ from byok.clock import utcnow
 from byok.control import ControlPlane
 from byok.control.tables import model as model_table
 from byok.endpoint import EndpointError
+from byok.errors import Field
 from byok.registry.errors import ModelChanged
 from byok.registry.models import Model
 
@@ -28,6 +30,14 @@ CONNECTION_LIKE: Final = frozenset(
     }
 )
 """Errors by which no model is reached at all. After any other one something answers, and does not work."""
+
+
+_CHECKED = ("key_version", "base_url", "remote_id", "provider", "extra_payload", "tags")
+"""What a check is about: when one of these changes, it was the check of another model."""
+
+
+Findings = Callable[[Model], dict[str, Any]]
+"""From a model as it is stored to its new capabilities."""
 
 
 class _Again(Exception):
@@ -77,39 +87,64 @@ class Standing:
     def __init__(self, control: ControlPlane, audit: AuditLog) -> None:
         self._control, self._audit = control, audit
 
-    def record(self, actor: Actor, model: Model, error: EndpointError | None) -> Model:
-        """Count a check of a model; the model as it is then.
+    def record(
+        self,
+        actor: Actor,
+        model: Model,
+        error: EndpointError | None,
+        findings: Callable[[Model], dict[str, Any]] | None = None,
+        **told: Field,
+    ) -> Model:
+        """Count a check of a model, and store what it found; the model as it is then.
 
-        A change of health is a new revision and an audit entry; anything else is not. A check of what the model was before somebody
-        moved, rotated or disabled it counts for nothing.
+        A change of health, and findings, are a new revision and an audit entry; anything else is not. A check of what the model was before
+        somebody moved, changed, rotated or disabled it counts for nothing, and finds nothing.
 
         Args:
             actor: Who checked.
             model: The model as it was checked.
             error: Why the check failed; None when the model answered.
+            findings: From the model as it is then to its new capabilities; None: there are none to be stored.
+            **told: What the audit entry of findings says.
         """
         while True:
-            with self._control.read() as connection:
-                row = connection.execute(select(model_table).where(model_table.c.id == model.id)).one()
-            now = Model.of(row)
-            if (now.status, now.key_version, now.base_url) != ("active", model.key_version, model.base_url):
+            now = self.now(model)
+            if any(getattr(now, name) != getattr(model, name) for name in _CHECKED) or now.status != "active":
                 return now
             try:
-                return self._count(actor, now, error)
+                return self._count(actor, now, error, findings, told)
             except _Again:
                 continue
 
-    def _count(self, actor: Actor, model: Model, error: EndpointError | None) -> Model:
+    def now(self, model: Model) -> Model:
+        """The model as it is stored now."""
+        with self._control.read() as connection:
+            return Model.of(connection.execute(select(model_table).where(model_table.c.id == model.id)).one())
+
+    def _count(
+        self,
+        actor: Actor,
+        model: Model,
+        error: EndpointError | None,
+        findings: Findings | None,
+        told: dict[str, Field],
+    ) -> Model:
         health, failures = health_after(model.health, model.health_failures, error)
         values: dict[str, Any] = {"health": health, "health_failures": failures, "checked_at": utcnow()}
-        if health == model.health:
+        changes: dict[str, Field] = {"before": model.health, "health": health, "failures": failures}
+        changes["reason"] = None if error is None else error.code
+        if findings is None and health == model.health:
             with self._control.write() as connection:
                 self._write(connection, model, values)
             return model.with_(**values)
         values |= {"revision": model.revision + 1, "updated_at": utcnow()}
-        told = {"before": model.health, "health": health, "failures": failures, "reason": None if error is None else error.code}
-        with self._audit.act(actor, "model.health", model.key, **told) as connection:
+        if findings is not None:
+            values["capabilities"] = findings(model)
+        action, detail = ("model.health", changes) if findings is None else ("model.probe", told)
+        with self._audit.act(actor, action, model.key, **detail) as connection:
             self._write(connection, model, values)
+        if findings is not None and health != model.health:
+            self._audit.by(actor, "done", "model.health", model.key, **changes)
         return model.with_(**values)
 
     @staticmethod

@@ -90,7 +90,10 @@ async def embed_shard(services: Services, run_id: str, spec: str, shard: int) ->
         async with services.registry.client(embedder.model, plan.org_id, connections=plan.concurrency) as client:
 
             async def ask(unit: Unit) -> None:
-                outcome = await attempt_unit(unit, client, journal, gate, RetryPolicy())
+                # A text that the endpoint does not take is this row's failure, not the run's: refusals are free.
+                outcome = await attempt_unit(
+                    unit, client, journal, gate, RetryPolicy(), stops=lambda error: error.stops_run and error.code != "bad_request"
+                )
                 if outcome is not None:
                     settle(unit.id, unit.sample_id, outcome.attempt_id, _verdict(embedder, outcome), *outcome.records)
 

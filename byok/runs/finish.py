@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from byok.app import Services
 from byok.clock import utcnow
@@ -160,7 +160,10 @@ def _status(plan: RunPlan, tally: _Tally, scored_fully: bool, error: ByokError |
 
 def _interval(scores: _Scores) -> Interval:
     if scores.metric == "mean":
-        return mean_interval(scores.values)
+        # No mean lies outside of what a score can be, whatever Student's t says of few rows.
+        found = mean_interval(scores.values)
+        low, high = (None if end is None else min(max(end, scores.low), scores.high) for end in (found.low, found.high))
+        return replace(found, low=low, high=high)
     return pass_rate_interval(scores.passed, len(scores.values))
 
 

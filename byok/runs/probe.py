@@ -7,11 +7,13 @@ from typing import NamedTuple
 from byok.app import Services
 from byok.clock import iso
 from byok.endpoint import EndpointAuth, EndpointClient, ProbeResult, probe
+from byok.endpoint.probing.record import ProbeLog
 from byok.engine.attempts import attempt_id
 from byok.engine.journal import Journal, read_journal
 from byok.engine.plan import ModelRef, RunPlan
 from byok.engine.replay import attempt_rows, replay
 from byok.ids import natural_id
+from byok.registry.probing import for_probe
 from byok.runs.folder import open_run
 
 STAGE = "probe"
@@ -52,29 +54,35 @@ async def probe_models(services: Services, run_id: str) -> int:
         before = replay(read_journal(path))
         if unit in before.results:
             continue
-        async with services.registry.client(probed.model, plan.org_id, connections=1) as client:
-            found = await _probe(client, embeddings=probed.embeddings)
+        async with services.registry.client(for_probe(probed.model), plan.org_id, connections=1) as client:
+            log = ProbeLog()
+            try:
+                await _probe(client, log, embeddings=probed.embeddings)
+            finally:
+                # What was asked may have cost tokens, whatever came of it.
+                with Journal(path) as journal:
+                    _record(journal, unit, before.next_attempt(unit), log, client.key_version)
+                state = replay(read_journal(path))
+                services.warehouse.write_segment(attempt_rows(plan, state, role="probe", model=probed.model))
         with Journal(path) as journal:
-            _record(journal, unit, before.next_attempt(unit), found, client.key_version)
-        state = replay(read_journal(path))
-        services.warehouse.write_segment(attempt_rows(plan, state, role="probe", model=probed.model))
+            journal.append({"k": "result", "unit": unit})
     return len(every)
 
 
-async def _probe(client: EndpointClient, *, embeddings: bool) -> ProbeResult:
+async def _probe(client: EndpointClient, log: ProbeLog, *, embeddings: bool) -> ProbeResult:
     sent_with = client.key_version
     try:
-        return await probe(client, embeddings=embeddings)
+        return await probe(client, embeddings=embeddings, log=log)
     except EndpointAuth as error:
         refused = error
     # The run's own key was rotated, and the provider has let go of it since.
     if await client.renew(sent_with):
-        return await probe(client, embeddings=embeddings)
+        return await probe(client, embeddings=embeddings, log=log)
     raise refused
 
 
-def _record(journal: Journal, unit: str, first: int, found: ProbeResult, key_version: int | None) -> None:
-    for number, attempt in enumerate(found.attempts, first):
+def _record(journal: Journal, unit: str, first: int, log: ProbeLog, key_version: int | None) -> None:
+    for number, attempt in enumerate(log.attempts, first):
         this = attempt_id(unit, number)
         usage = attempt.usage
         journal.append(
@@ -99,4 +107,3 @@ def _record(journal: Journal, unit: str, first: int, found: ProbeResult, key_ver
                 "usage": [usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens, usage.usage_class],
             },
         )
-    journal.append({"k": "result", "unit": unit})

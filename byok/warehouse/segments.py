@@ -22,6 +22,9 @@ from byok.home import private_dir
 from byok.ids import new_id
 from byok.warehouse.rows import KINDS, Row
 
+_ADDED = {"model": frozenset({"provider", "auth", "health", "checked_at"})}
+"""Columns that came with a later version: a segment that waited over an upgrade lacks them, and they are NULL."""
+
 
 class SegmentBroken(Exception):
     """A file among the waiting segments is not a whole segment. Internal: the loader sets it aside."""
@@ -86,9 +89,10 @@ def read_segment(path: Path) -> list[tuple[str, dict[str, Any]]]:
     for line in data[:end].split(b"\n")[:-1]:
         record = orjson.loads(line)
         table, row = record["t"], record["r"]
-        if table not in KINDS or set(row) != set(_NAMES[table]):
+        names, added = set(_NAMES.get(table, ())), _ADDED.get(table, frozenset())
+        if table not in KINDS or row.keys() - names or names - row.keys() - added:
             raise SegmentBroken(f"a row of {table!r} does not have that table's columns")
-        found.append((table, row))
+        found.append((table, dict.fromkeys(added) | row))
     if len(found) != footer["end"]:
         raise SegmentBroken("rows are missing")
     return found

@@ -84,6 +84,21 @@ def test_fact_59_floats_are_asked_for_and_put_into_order(serve):
     assert server.requests[0][0] == "POST /v1/embeddings HTTP/1.1"
 
 
+def test_fact_59_many_texts_go_in_the_batches_that_the_provider_takes(serve):
+    def answer(count, tokens=1):
+        entries = [{"index": index, "embedding": [float(index + 1), 0.0]} for index in range(count)]
+        return http(200, {"data": entries, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}})
+
+    server = serve(answer(8, 8), answer(8, 9), answer(1, 1))
+    found = embed(server, [f"text {number}" for number in range(17)], provider="fireworks")
+    assert [len(json.loads(body)["input"]) for _, _, body in server.requests] == [8, 8, 1]
+    assert (len(found.vectors), found.usage) == (17, Usage(18, 0, usage_class="reported"))
+    silent = http(200, {"data": [{"index": 0, "embedding": [1.0, 0.0]}]})
+    assert embed(serve(answer(8), silent), ["x"] * 9, provider="fireworks").usage.usage_class == "missing"
+    other = http(200, {"data": [{"index": 0, "embedding": [1.0]}]})
+    assert refused(lambda: embed(serve(answer(8), other), ["x"] * 9, provider="fireworks")).code == "response_invalid"
+
+
 def test_fact_59_base64_is_read_though_floats_were_asked_for(serve):
     text = base64.b64encode(struct.pack("<3f", 0.5, -1.0, 3.0)).decode()
     found = embed(serve(http(200, {"data": [{"index": 0, "embedding": text}], "usage": {"prompt_tokens": 1, "total_tokens": 1}})), ["a"])

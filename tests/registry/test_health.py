@@ -143,7 +143,7 @@ def test_what_was_found_belongs_to_one_model_at_one_endpoint(services, serve):
     asyncio.run(services_registry.update(services.actor, "m", ModelChanges(name="Other")))
     assert "full" in get(services).capabilities
     asyncio.run(services_registry.update(services.actor, "m", ModelChanges(remote_id="another")))
-    assert "full" not in get(services).capabilities and get(services).capabilities["chat"] is True
+    assert (get(services).capabilities, get(services).health) == ({}, "unknown")
     elsewhere = serve(model_id="another")
     probe_of_all = ModelChanges(base_url=elsewhere.base_url)
     asyncio.run(services_registry.update(services.actor, "m", probe_of_all, SecretStr(KEY)))

@@ -193,3 +193,25 @@ def test_a_model_that_chats_and_makes_embeddings_is_probed_for_both(bench):
     both = probed_of(plan.model_copy(update={"embedders": (same, plan.embedders[0])}))
     assert [(probed.model.key, probed.embeddings) for probed in both] == [("model", False), ("model", True), ("emb", True)]
     assert len({probed.unit("r") for probed in both}) == 3
+
+
+def test_a_text_that_is_too_long_for_the_embedder_is_its_rows_failure_alone(bench):
+    bench.serve()
+    words = {"error": {"message": "Input validation error: `inputs` must be shorter. Given: 700 tokens", "type": "Validation"}}
+    refusal = Fault(status=400, body=json.dumps(words).encode())
+    bench.fault = lambda number, text: refusal if "walrus" in str(text) and "granite" in str(text) else None
+    plan, finished = bench.run(concurrency=1, graders=[SPEC, "includes"])
+    outcomes = dict(bench.query("SELECT outcome, count(*) FROM v1.verdicts WHERE grader = ? GROUP BY 1", SPEC))
+    assert outcomes["error"] >= 1 and outcomes["ok"] == len(QUESTIONS) - outcomes["error"]
+    score = bench.score(plan)
+    assert (finished.status, score.scored, score.unscored) == ("completed", outcomes["ok"], outcomes["error"])
+
+
+def test_the_interval_of_a_mean_stays_within_what_a_cosine_can_be(bench):
+    bench.serve()
+    near = [0.9, 0.19**0.5]
+    # The first two requests are probes, with one text each.
+    bench.fault = lambda number, text: None if number <= 2 else reply([1.0, 0.0], near if number % 2 else [1.0, 0.0])
+    plan, _ = bench.run(concurrency=1, limit=2, graders=[SPEC])
+    score = bench.score(plan)
+    assert score.score == pytest.approx(0.95) and -1 <= score.low < 0.95 < score.high == 1.0
