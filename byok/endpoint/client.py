@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
@@ -13,18 +13,18 @@ from urllib.parse import quote
 
 from aiohttp.abc import AbstractResolver
 
-from byok.endpoint.answers import ChatAnswer, answer_of, read_answer, read_json
+from byok.endpoint.answers import ChatAnswer, read_json
 from byok.endpoint.asking import Asking, ChatOptions
 from byok.endpoint.catalogue import Catalogue, merge, read_catalogue
 from byok.endpoint.classify import classify
 from byok.endpoint.credentials import Credentials
-from byok.endpoint.embeddings import Embeddings, read_embeddings
+from byok.endpoint.embeddings import Embeddings, joined, read_embeddings
 from byok.endpoint.errors import BadRequest, EndpointError, EndpointNotOpenAI
 from byok.endpoint.exchange import Exchange, Sink
 from byok.endpoint.place import Place
 from byok.endpoint.policy import EgressPolicy
 from byok.endpoint.profiles import PLAIN, Profile
-from byok.endpoint.streams import ChatStream
+from byok.endpoint.streams import ChatStream, read_chat
 from byok.endpoint.transport import open_http
 from byok.endpoint.wire import Redactor, Reply
 
@@ -36,11 +36,6 @@ Answer = TypeVar("Answer")
 _JSON = {"Content-Type": "application/json"}
 
 _MOST_PAGES = 10
-
-
-def _looks_like_events(reply: Reply) -> bool:
-    """Whether a body is a stream of events under another label."""
-    return reply.body.lstrip()[:6].startswith((b"data:", b"event:", b": "))
 
 
 class EndpointClient:
@@ -117,6 +112,11 @@ class EndpointClient:
         return self._asking.token_parameter
 
     @property
+    def extra_payload(self) -> Mapping[str, Any]:
+        """Members that are merged last into every chat request."""
+        return self._asking.extra
+
+    @property
     def state(self) -> object:
         """How the endpoint is asked now; see `adapt`."""
         return self._asking.state()
@@ -140,34 +140,26 @@ class EndpointClient:
         tools = [str(tool["function"]["name"]) for tool in options.get("tools") or []]
         stream = ChatStream(place, options.get("enough")) if options.get("stream") else None
         reply = await self._line.send("POST", place.route, body, stream)
-        if not 200 <= reply.status < 300:
-            raise classify(reply, place)
-        if stream is not None and stream.other is not None:
-            reply = replace(reply, body=stream.other)
-        if stream is None or (reply.body and not _looks_like_events(reply)):
-            # Whole, also where a stream was asked for: some servers know none, and some gateways label what they pass on.
-            return read_answer(reply, place, limit=limit, tools=tools)
-        if reply.body:
-            stream.feed(reply.body, reply.latency_ms)
-        value = stream.value(reply)
-        if stream.stopped:
-            value.pop("usage", None)  # what had been counted so far is not what will be billed
-        return answer_of(value, reply, place, limit=None if stream.stopped else limit, tools=tools, timing=stream.timing(reply))
+        return read_chat(reply, stream, place, limit=limit, tools=tools)
 
     async def embed(self, texts: list[str], *, dimensions: int | None = None) -> Embeddings:
-        """Embed texts in one request. A refusal that says how to ask instead is answered by asking so.
+        """Embed texts, in as many requests as the provider's batches make of them, one after the other.
+
+        A refusal that says how to ask instead is answered by asking so.
 
         Args:
-            texts: At most `profile.embedding_batch` of them.
+            texts: One or more.
             dimensions: Length of the vectors, where the model can choose; None leaves it to the endpoint.
 
         Raises:
-            EndpointError: One of its subclasses says what went wrong.
+            EndpointError: One of its subclasses says what went wrong; what the batches before it brought is lost.
         """
-        return await self._adapting(partial(self.attempt_embedding, texts, dimensions=dimensions))
+        size = self.profile.embedding_batch
+        batches = [texts[start : start + size] for start in range(0, len(texts), size)] or [[]]
+        return joined([await self._adapting(partial(self.attempt_embedding, batch, dimensions=dimensions)) for batch in batches])
 
     async def attempt_embedding(self, texts: list[str], *, dimensions: int | None = None) -> Embeddings:
-        """Send exactly one embeddings request (but for a stale pooled connection); otherwise like `embed`."""
+        """Send exactly one embeddings request (but for a stale pooled connection), with one batch; otherwise like `embed`."""
         place = replace(self._place, route=self.profile.embeddings_path)
         reply = await self._line.send("POST", place.route, self._asking.embeddings(texts, dimensions))
         if not 200 <= reply.status < 300:

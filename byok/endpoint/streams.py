@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
-from byok.endpoint.answers import Timing
+from byok.endpoint.answers import ChatAnswer, Timing, answer_of, read_answer
 from byok.endpoint.assembly import Assembly, BadChunk
 from byok.endpoint.classify import classify
 from byok.endpoint.errors import EndpointError, ResponseTruncated
+from byok.endpoint.exchange import Sink
 from byok.endpoint.explain import invalid
 from byok.endpoint.place import Place
 from byok.endpoint.sse import BadStream, Decoder, Event
@@ -141,6 +144,41 @@ class ChatStream:
             return None
         span = self._last_ms - self._first_ms
         return not (span <= latency_ms * _BUFFERED_SHARE and span <= _BUFFERED_MS * self._assembly.pieces)
+
+
+def read_chat(
+    reply: Reply, stream: ChatStream | None, place: Place, *, limit: int | None = None, tools: Iterable[str] = (), sink: Sink | None = None
+) -> ChatAnswer:
+    """The answer in a reply, whether it came whole or as a stream: some servers know no stream, and some gateways label what they pass on.
+
+    Args:
+        reply: The reply; that of a stream has no body.
+        stream: Has taken the stream, where one was asked for.
+        place: Where it came from.
+        limit: Most tokens of the answer that were asked for.
+        tools: Names of the tools that were offered.
+        sink: Takes a stream that came under another label, and gives it to `stream`; that takes it itself by default.
+
+    Raises:
+        EndpointError: It is an error, no chat completion, cut, or invalid.
+    """
+    if not 200 <= reply.status < 300:
+        raise classify(reply, place)
+    if stream is not None and stream.other is not None:
+        reply = replace(reply, body=stream.other)
+    if stream is None or (reply.body and not _looks_like_events(reply)):
+        return read_answer(reply, place, limit=limit, tools=tools)
+    if reply.body:
+        (sink or stream).feed(reply.body, reply.latency_ms)
+    value = stream.value(reply)
+    if stream.stopped:
+        value.pop("usage", None)  # what had been counted so far is not what will be billed
+    return answer_of(value, reply, place, limit=None if stream.stopped else limit, tools=tools, timing=stream.timing(reply))
+
+
+def _looks_like_events(reply: Reply) -> bool:
+    """Whether a body is a stream of events under another label."""
+    return reply.body.lstrip()[:6].startswith((b"data:", b"event:", b": "))
 
 
 def _error_or_none(raw: bytes) -> dict[str, Any] | None:

@@ -10,6 +10,7 @@ from byok.billing.charges import surely_free
 from byok.clock import iso, utcnow
 from byok.endpoint import ProbeAttempt, ProbeResult
 from byok.endpoint.capabilities import declared
+from byok.endpoint.probing.findings import told as told_of
 from byok.ids import natural_id, new_id
 from byok.registry.models import Model
 from byok.registry.probing import Probed
@@ -101,7 +102,7 @@ def _probe_row(model: Model, probe_id: str, probed: Probed, attempts: list[Attem
         scope="full" if probed.full else "basic",
         status="failed" if found is None else "ok",
         error_code=None if error is None else error.code,
-        error_message=None if error is None else error.message,
+        error_message=None if error is None else told_of(error),
         health=model.health,
         failures=model.health_failures,
         latency_ms=None if found is None else found.latency_ms,

@@ -575,6 +575,53 @@ def test_answers_without_usage_are_counted_at_their_bound(server: Clean) -> None
     assert report.reported + report.estimated <= report.bound
 
 
+def test_a_long_answer_without_usage_is_counted_by_its_length(server: Clean) -> None:
+    report = look_at(server, {"chat": ok({**completion("words " * 3000), "usage": None})})
+    assert report.looks[2].estimate >= 4500 and report.reported == 0
+    assert server.asked == ["models", "models_open", "chat", "no_route"], "nothing that costs is asked after that"
+    assert "might go over" in found(report, 57)[1]
+
+
+def test_what_does_not_add_up_is_counted_at_its_bound(server: Clean) -> None:
+    report = look_at(server, {"chat": ok(completion(usage=USAGE | {"total_tokens": 99}))})
+    look = report.looks[2]
+    assert look.tokens == 12 and look.cost == look.bound and report.estimated == look.bound - 12
+    dear = look_at(server, {"chat": ok(completion(usage={"prompt_tokens": 900, "completion_tokens": 1, "total_tokens": 0}))})
+    assert dear.looks[2].cost == dear.looks[2].tokens == 901
+    assert "might go over" in found(dear, 57)[1], "another one may cost as much"
+
+
+def test_a_stream_that_was_stopped_has_reported_nothing(server: Clean) -> None:
+    """What had been counted up to the piece at which it was cut off is not what will be billed."""
+    counted = [chunk({"content": "w "}, usage=USAGE | {"completion_tokens": n, "total_tokens": 9 + n}) for n in range(1, 40)]
+    report = look_at(server, {"huge": sse(*counted, chunk({}, "length", usage=USAGE))})
+    huge = report.looks[-1]
+    assert huge.ask == "huge" and huge.answer is not None
+    assert huge.tokens is None and huge.estimate == huge.bound
+    assert report.reported == 7 * 12 + 2 * 2
+
+
+def test_json_under_the_label_of_a_stream_is_read_whole(server: Clean) -> None:
+    labelled = {
+        "stream": http(200, completion("1, 2"), kind="text/event-stream", x_request_id="req-1"),
+        "required": http(200, completion(None, message={"tool_calls": [CALL]}), kind="text/event-stream", x_request_id="req-1"),
+    }
+    report = look_at(server, labelled)
+    looks = [look for look in report.looks if look.ask in labelled]
+    assert [(look.error, look.tokens, look.frames) for look in looks] == [(None, 12, None)] * 2
+    assert looks[0].value == completion("1, 2")
+    assert found(report, 46)[0] == found(report, 51)[0] == "pass"
+    assert "stream" in found(report, 56)[1] and found(report, 56)[0] == "fail"
+
+
+def test_a_stream_under_the_label_of_json_is_read_as_one(server: Clean) -> None:
+    frames = STREAM.partition(b"\r\n\r\n")[2]
+    report = look_at(server, {"stream": http(200, frames, x_request_id="req-1")})
+    look = report.looks[3]
+    assert look.answer is not None and look.answer.text == "1, 2" and look.tokens == 12
+    assert look.frames is not None and look.frames.done and len(look.frames.chunks) == len(CHUNKS) + 1
+
+
 # --- the key
 
 

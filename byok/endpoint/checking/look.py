@@ -8,8 +8,10 @@ from typing import Any
 
 from byok.endpoint.answers import ChatAnswer
 from byok.endpoint.catalogue import Catalogue
+from byok.endpoint.checking.plan import CUT_OFF
 from byok.endpoint.embeddings import Embeddings
 from byok.endpoint.errors import EndpointError
+from byok.endpoint.probing.budget import sent_tokens
 from byok.endpoint.sse import BadStream, Decoder
 from byok.endpoint.streams import ChatStream
 from byok.endpoint.usage import Usage
@@ -158,12 +160,25 @@ class Look:
 
     @property
     def estimate(self) -> int:
-        """Tokens that are counted where none are reported: the bound, unless it surely cost nothing."""
-        if self.tokens is not None:
+        """Tokens that are counted beside those that were told: none, where these add up; else what is missing to the upper bound.
+
+        That is the announced one, or what the length of the answer makes, if it is more; 0 for what surely cost nothing.
+        """
+        usage = self.usage
+        if usage is not None and usage.usage_class == "reported":
             return 0
-        if self.status is None:
-            return 0 if self.error is not None and self.error.code in _NEVER_SENT else self.bound
-        return 0 if self.status >= 300 and self.status not in _SILENT_COSTS else self.bound
+        if self.status is None and self.error is not None and self.error.code in _NEVER_SENT:
+            return 0
+        if self.status is not None and self.status >= 300 and self.status not in _SILENT_COSTS:
+            return 0
+        beyond = sent_tokens(self.answer, self.error) - min(self.limit or 0, CUT_OFF)
+        half = sum(count or 0 for count in (usage.prompt_tokens, usage.completion_tokens)) if usage is not None else 0
+        return max(0, max(self.bound + max(0, beyond), half) - (self.tokens or 0))
+
+    @property
+    def cost(self) -> int:
+        """Tokens that are counted in all."""
+        return (self.tokens or 0) + self.estimate
 
     @property
     def usages(self) -> list[dict[str, Any]]:

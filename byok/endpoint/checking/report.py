@@ -52,7 +52,7 @@ class Report:
 
     @property
     def estimated(self) -> int:
-        """Upper bound of the tokens of answers that reported none."""
+        """Upper bound of the tokens beside the reported ones: of answers that reported none, or what does not add up."""
         return sum(look.estimate for look in self.looks)
 
     @property

@@ -10,7 +10,7 @@ from typing import Any, Self, Unpack
 
 import orjson
 
-from byok.endpoint.answers import answer_of, read_answer, read_json
+from byok.endpoint.answers import read_json
 from byok.endpoint.asking import Asking, ChatOptions
 from byok.endpoint.bodies import read_error
 from byok.endpoint.catalogue import read_catalogue
@@ -24,7 +24,7 @@ from byok.endpoint.errors import EndpointError
 from byok.endpoint.place import Place
 from byok.endpoint.policy import EgressPolicy
 from byok.endpoint.profiles import Profile
-from byok.endpoint.streams import ChatStream
+from byok.endpoint.streams import ChatStream, read_chat
 from byok.endpoint.wire import BadJson, Redactor, Reply, decode_json, excerpt, request_id
 
 TIMEOUT_S = 60.0
@@ -101,8 +101,8 @@ class Session:
 
     @property
     def spent(self) -> int:
-        """Tokens so far: those that were reported, and the bounds of the others."""
-        return sum(look.tokens or look.estimate for look in self.seen.looks)
+        """Tokens so far: those that were told, and the estimates of the others."""
+        return sum(look.cost for look in self.seen.looks)
 
     def fits(self, bound: int) -> bool:
         """Whether a request stays within the budget; what templates have put around prompts so far is reckoned with."""
@@ -127,15 +127,7 @@ class Session:
         tools = [str(tool["function"]["name"]) for tool in asked.get("tools") or []]
 
         def read(reply: Reply) -> dict[str, Any]:
-            if not 200 <= reply.status < 300:
-                raise classify(reply, place)
-            if stream is None or tap is None or (reply.body and not reply.body.lstrip().startswith((b"data:", b"event:", b": "))):
-                return {"answer": read_answer(reply, place, limit=ask.limit, tools=tools)}
-            if reply.body:
-                tap.feed(reply.body, reply.latency_ms)
-            value = stream.value(reply)
-            limit = None if stream.stopped else ask.limit
-            return {"answer": answer_of(value, reply, place, limit=limit, tools=tools, timing=stream.timing(reply))}
+            return {"answer": read_chat(reply, stream, place, limit=ask.limit, tools=tools, sink=tap)}
 
         look = await self._send(ask, client, "POST", place.route, body, read, tap)
         return self._keep(replace(look, limit=ask.limit))
@@ -193,6 +185,10 @@ class Session:
         error: EndpointError | None = None
         try:
             reply = await client.send(method, route, body, tap)
+            if tap is not None and tap.stream.other is not None:
+                # A body under the label of a stream is read, and looked at, as what it is.
+                reply = replace(reply, body=tap.stream.other)
+                tap.kept.clear()
             found = read(reply)
         except EndpointError as caught:
             error = caught
@@ -223,8 +219,7 @@ class Session:
 
     def _keep(self, look: Look) -> Look:
         self.seen.looks.append(look)
-        if look.tokens is not None:
-            self._above = max(self._above, look.tokens - look.bound)
+        self._above = max(self._above, look.cost - look.bound)
         return look
 
 

@@ -6,6 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from byok.endpoint.answers import ChatAnswer
+from byok.endpoint.errors import EndpointError
 from byok.endpoint.probing.record import ProbeAttempt
 
 LIMIT = 300
@@ -23,6 +25,15 @@ FOR_TOOLS = 60
 _CHARACTERS = 3
 """Of a token, at least: the probe's own texts are short English words and JSON, which have about four."""
 
+_CHARACTERS_SENT = 4
+"""Of a token of an answer, on average: for English text."""
+
+_NOT_IN_PROMPTS = frozenset({"logit_bias", "metadata", "provider", "stop", "stream_options"})
+"""Members that no server writes into a prompt, however long they are."""
+
+_SHORT = 64
+"""Characters of a text that is a setting, such as the name of a tier, and no part of a prompt."""
+
 _SILENT_COSTS = frozenset({408, 499, 504})
 """Statuses by which somebody gave up waiting: the model may have worked on."""
 
@@ -32,15 +43,16 @@ _NEVER_SENT = frozenset({"endpoint_unreachable", "endpoint_tls", "endpoint_forbi
 class Budget:
     """Counts the tokens of a probe: those that are reported and, where none are, the upper bound.
 
-    A chat template may put more around a text than is reckoned here. What the first answers report is learnt from: every later bound
-    is raised by as much as the worst of them was above its own.
+    A chat template may put more around a text than is reckoned here, and a server may answer beyond the limit. What the first answers
+    tell is learnt from, whether it adds up or not: every later bound is raised by as much as the worst of them was above its own.
 
     Args:
         limit: Most tokens; None counts without limit.
+        extra: Tokens that the owner's extra payload may add to each chat.
     """
 
-    def __init__(self, limit: int | None = LIMIT) -> None:
-        self.limit = limit
+    def __init__(self, limit: int | None = LIMIT, extra: int = 0) -> None:
+        self.limit, self.extra = limit, extra
         self.spent = 0
         self._prompt_above = 0
         self._answer_above = 0
@@ -56,18 +68,34 @@ class Budget:
 
     def bound(self, body: Mapping[str, Any], most: int) -> int:
         """Most tokens that a request may cost, as far as is known."""
-        return prompt_bound(body) + self._prompt_above + most + self._answer_above
+        return self._prompt(body) + self._prompt_above + most + (0 if "input" in body else self._answer_above)
 
-    def take(self, body: Mapping[str, Any], most: int, attempt: ProbeAttempt) -> None:
-        """Count a request that has ended."""
+    def take(self, body: Mapping[str, Any], most: int, attempt: ProbeAttempt, sent: int = 0) -> None:
+        """Count a request that has ended.
+
+        What is counted is what the endpoint reported; where it reported nothing that adds up, the bound, or what it told or sent if
+        that is more.
+
+        Args:
+            body: Its messages, tools and the like.
+            most: Tokens of the answer, at most.
+            attempt: How it ended.
+            sent: Tokens that came, by the length of the answer; see `sent_tokens`.
+        """
         usage = attempt.usage
-        if usage.usage_class == "reported":
-            prompt, answer = usage.prompt_tokens or 0, usage.completion_tokens or 0
-            self._prompt_above = max(self._prompt_above, prompt - prompt_bound(body))
-            self._answer_above = max(self._answer_above, answer - most)
+        prompt = self._prompt(body) if usage.prompt_tokens is None else usage.prompt_tokens
+        reported = usage.usage_class == "reported"
+        answer = (usage.completion_tokens or 0) if reported else max(usage.completion_tokens or 0, sent)
+        bound = self.bound(body, most)
+        self._prompt_above = max(self._prompt_above, prompt - self._prompt(body))
+        self._answer_above = max(self._answer_above, answer - most)
+        if reported:
             self.spent += prompt + answer
         elif not _was_free(attempt):
-            self.spent += self.bound(body, most)
+            self.spent += max(bound, prompt + answer)
+
+    def _prompt(self, body: Mapping[str, Any]) -> int:
+        return prompt_bound(body) + (0 if "input" in body else self.extra)
 
 
 def prompt_bound(body: Mapping[str, Any]) -> int:
@@ -82,6 +110,24 @@ def prompt_bound(body: Mapping[str, Any]) -> int:
         # Some servers write the schema into the prompt.
         tokens += _of_json(body["response_format"])
     return tokens + sum(PER_MESSAGE + _of_text(text) for text in body.get("input") or [])
+
+
+def sent_tokens(answer: ChatAnswer | None, error: EndpointError | None) -> int:
+    """Tokens that came, by the length of an answer, or by the pieces of a stream that was cut: for where nothing is told."""
+    if answer is not None:
+        calls = sum(len(call.name) + len(call.arguments) for call in answer.tool_calls)
+        return (len(answer.text or "") + len(answer.reasoning or "") + len(answer.refusal or "") + calls) // _CHARACTERS_SENT
+    pieces = error.fields.get("pieces") if error is not None else None
+    return pieces if isinstance(pieces, int) else 0
+
+
+def extra_bounds(extra: Mapping[str, Any]) -> dict[str, int]:
+    """Most tokens that each member of an owner's extra payload may add to a prompt, such as tools; settings add none."""
+    return {name: _of_json(value) for name, value in extra.items() if name not in _NOT_IN_PROMPTS and _may_be_prompt(value)}
+
+
+def _may_be_prompt(value: Any) -> bool:
+    return len(value) > _SHORT if isinstance(value, str) else isinstance(value, dict | list) and bool(value)
 
 
 def _of_text(text: str) -> int:

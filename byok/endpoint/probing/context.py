@@ -7,7 +7,7 @@ import re
 from byok.endpoint.asking import ChatOptions
 from byok.endpoint.capabilities import Capability
 from byok.endpoint.errors import BadRequest, ContextLength
-from byok.endpoint.probing.findings import Probing, of, refuses
+from byok.endpoint.probing.findings import Probing, of, refuses, told
 from byok.endpoint.probing.opening import HELLO, SYSTEM, Opening
 
 HUGE = 1_000_000_000
@@ -59,9 +59,9 @@ async def context_length(probing: Probing, opening: Opening) -> None:
     if length is not None:
         probing.keep(of(seen, "context_length", "supported", "told when too much was asked for", value=length))
     elif refuses(error) or isinstance(error, ContextLength | BadRequest):
-        probing.keep(of(seen, "context_length", "unknown", f"refused without telling it: {error.message}"))
+        probing.keep(of(seen, "context_length", "unknown", f"refused without telling it: {told(error)}"))
     else:
-        probing.keep(of(seen, "context_length", "unknown", f"no answer: {error.message}"))
+        probing.keep(of(seen, "context_length", "unknown", f"no answer: {told(error)}"))
 
 
 def context_in(message: str) -> int | None:

@@ -93,10 +93,20 @@ def refuses(error: EndpointError | None) -> bool:
     return isinstance(error, BadRequest | EndpointNotOpenAI) and not named
 
 
+def told(error: EndpointError) -> str:
+    """What an error says, for the record: without what a model may have written.
+
+    A message quotes what came after its first colon; with a status of success, that may be an answer in a form that was not understood.
+    """
+    if error.status is not None and 200 <= error.status < 300:
+        return error.message.partition(": ")[0]
+    return error.message
+
+
 def failed(seen: Seen[ChatAnswer] | Seen[Embeddings], name: Name, parameter: str | None = None) -> Capability:
     """What an error says about a capability: refused, or nothing."""
     assert seen.error is not None
-    words = seen.error.message
+    words = told(seen.error)
     if refuses(seen.error):
         return of(seen, name, "unsupported", f"refused: {words}", parameter=parameter)
     return of(seen, name, "unknown", f"no answer: {words}")

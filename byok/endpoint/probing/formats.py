@@ -16,7 +16,9 @@ TOKENS = 32
 
 _MEMBER = "kiwi"
 _ASKS_FOR_JSON = [{"role": "user", "content": "Say hi in JSON."}]
-"""Some servers take JSON mode only beside the word; the member that the schema asks for is named by the schema alone."""
+"""The member that the schema asks for is named by the schema alone."""
+_ASKS_FOR_NO_JSON = [{"role": "user", "content": "Say hi. Do not answer in JSON."}]
+"""Some servers take JSON mode only beside the word. It is asked against: whoever answers in JSON all the same was made to."""
 
 _SCHEMA = {
     "type": "json_schema",
@@ -60,7 +62,7 @@ async def json_mode(probing: Probing) -> None:
     """Whether an answer is a JSON object when that is asked for."""
     if probing.taken("json_mode", "response_format", "tools"):
         return
-    seen = await probing.session.chat(_ASKS_FOR_JSON, TOKENS, response_format={"type": "json_object"}, more=probing.more)
+    seen = await probing.session.chat(_ASKS_FOR_NO_JSON, TOKENS, response_format={"type": "json_object"}, more=probing.more)
     if seen.answer is None:
         probing.keep(failed(seen, "json_mode", "response_format.json_object"))
     elif isinstance(_value(seen.answer), dict):

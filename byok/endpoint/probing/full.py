@@ -9,8 +9,8 @@ from byok.endpoint.capabilities import NAMES, Capability, Name, declared, embeds
 from byok.endpoint.catalogue import Catalogue
 from byok.endpoint.client import EndpointClient
 from byok.endpoint.errors import EndpointError
-from byok.endpoint.probe import ask_vectors
-from byok.endpoint.probing.budget import LIMIT, Budget
+from byok.endpoint.probe import ask_token, ask_vectors
+from byok.endpoint.probing.budget import LIMIT, Budget, extra_bounds
 from byok.endpoint.probing.context import context_length
 from byok.endpoint.probing.findings import Probing, failed, of
 from byok.endpoint.probing.formats import json_mode, json_schema, tools
@@ -49,7 +49,8 @@ async def full_probe(
     """Find out what a model can do, for at most `LIMIT` tokens.
 
     Capabilities that tags claim are asked for first; what no longer fits is untested. Of a model that is tagged for embeddings and not
-    for chat, embeddings and one token of chat are asked for.
+    for chat, embeddings and one token of chat are asked for. Where the owner's extra payload alone (tools, say) might cost more than the
+    limit, one token is asked for, as a basic probe does, and nothing else.
 
     Args:
         client: Whom to ask; its extra payload must have none of `OWN_LIMITS`.
@@ -64,17 +65,42 @@ async def full_probe(
     tags, warnings = list(tags), list[str]()
     progress("the list of models")
     listed = await read_list(client, warnings)
-    session = Session(client, log or ProbeLog(), Budget())
+    added = extra_bounds(client.extra_payload)
+    session = Session(client, log or ProbeLog(), Budget(extra=sum(added.values())))
     mine = None if listed is None else listed.find(client.remote_id)
     probing = Probing(session, declared(tags), mine, frozenset(owners))
     embeds = embeds_only(tags)
     progress("a first answer")
-    opened = await (_embedder(probing) if embeds else open_up(probing, warnings))
+    opened = await (_embedder(probing) if embeds else _open(probing, warnings))
     if isinstance(opened, EndpointError):
         raise explained(opened, client, listed, embeddings=embeds)
     if not embeds:
         await _chat_steps(probing, opened, progress)
+    if added and session.left_out:
+        warnings.append(
+            f"the extra payload ({', '.join(added)}) may add {sum(added.values())} tokens to each request: not all fitted into {LIMIT}"
+        )
     return _result(probing, opened, listed, tags, warnings, embeds)
+
+
+async def _open(probing: Probing, warnings: list[str]) -> Opening | EndpointError:
+    """The first answer; a plain one of one token where more might cost too much: whether the model answers has to be known."""
+    session = probing.session
+    try:
+        return await open_up(probing, warnings)
+    except Skipped as skipped:
+        reason = str(skipped)
+    plain = Session(session.client, session.log)
+    failure = await ask_token(plain, warnings)
+    session.budget.spent += plain.budget.spent
+    if failure is not None:
+        return failure
+    attempt = session.log.attempts[-1]
+    probing.keep(Capability("chat", "supported", "it answered a plain request", None, attempt.latency_ms, attempt.http_status))
+    for name in NAMES:
+        if name not in probing.found:
+            probing.skip(name, reason)
+    return Opening(len(session.log.attempts) - 1, None, False, None)
 
 
 async def _embedder(probing: Probing) -> Opening | EndpointError:

@@ -19,8 +19,8 @@ from byok.endpoint.errors import (
     ResponseTruncated,
 )
 from byok.endpoint.probe import ask_token
-from byok.endpoint.probing.findings import Probing, failed, of
-from byok.endpoint.probing.session import Seen
+from byok.endpoint.probing.findings import Probing, failed, of, told
+from byok.endpoint.probing.session import Seen, Skipped
 
 Part = Literal["logprobs", "system", "stream"]
 
@@ -76,14 +76,20 @@ async def open_up(probing: Probing, warnings: list[str]) -> Opening | EndpointEr
     """Ask, and ask again without what is refused, at most twice; if need be as plainly as a basic probe does.
 
     Raises:
-        Skipped: It would cost too much.
+        Skipped: Already the first request might cost too much.
     """
     session, client = probing.session, probing.session.client
     asked = [part for part in _PARTS if part != "logprobs" or not probing.taken("logprobs", "logprobs", "top_logprobs")]
     drops: list[_Drop] = []
     notes: list[str] = []
+    error: EndpointError | None = None
     while True:
-        seen = await session.chat([SYSTEM, HELLO] if "system" in asked else [HELLO], TOKENS, **_options(asked))
+        try:
+            seen = await session.chat([SYSTEM, HELLO] if "system" in asked else [HELLO], TOKENS, **_options(asked))
+        except Skipped:
+            if error is None:
+                raise
+            return error
         error = seen.error
         if seen.answer is not None:
             return _read(probing, seen, seen.answer, asked, drops, notes)
@@ -101,7 +107,10 @@ async def open_up(probing: Probing, warnings: list[str]) -> Opening | EndpointEr
             break
     if not _plain_may_work(error):
         return error
-    failure = await ask_token(session, warnings)
+    try:
+        failure = await ask_token(session, warnings)
+    except Skipped:
+        return error
     if failure is not None:
         return failure
     _read_plain(probing, [*drops, *(_Drop(part, False, seen) for part in asked)], error)
@@ -154,11 +163,19 @@ def _streaming(seen: Seen[ChatAnswer], answer: ChatAnswer, notes: list[str]) -> 
     timing = answer.timing
     if timing is None:
         return of(seen, "streaming", "ignored", "a stream was asked for, and the answer came whole")
-    told = ["it came in pieces" if timing.reliable is not False else "its pieces came all at once at the end: something holds them back"]
+    words = [_ARRIVALS[timing.reliable]]
     if timing.first_ms is not None and timing.reliable is not False:
-        told.append(f"the first after {timing.first_ms:.0f} ms")
-    told.append("without usage" if timing.usage_place == "missing" else f"usage on {_PLACES.get(timing.usage_place, timing.usage_place)}")
-    return of(seen, "streaming", "supported", ", ".join([*told, *notes]))
+        words.append(f"the first after {timing.first_ms:.0f} ms" if timing.reliable else f"its first piece after {timing.first_ms:.0f} ms")
+    words.append("without usage" if timing.usage_place == "missing" else f"usage on {_PLACES.get(timing.usage_place, timing.usage_place)}")
+    return of(seen, "streaming", "supported", ", ".join([*words, *notes]))
+
+
+_ARRIVALS = {
+    True: "it came in pieces",
+    False: "its pieces came all at once at the end: something holds them back",
+    None: "it came as a stream",
+}
+"""By whether the pieces came one after another; of one piece, that cannot be told."""
 
 
 _PLACES = {"empty_choices": "a chunk of its own", "finish": "the last chunk", "every": "every chunk", "other": "some chunk"}
@@ -193,6 +210,6 @@ def _read_plain(probing: Probing, drops: list[_Drop], error: EndpointError) -> N
         if drop.named:
             probing.keep(failed(drop.seen, name, parameter))
         elif broken:
-            probing.keep(of(drop.seen, name, "unsupported", f"its stream cannot be read: {error.message}"))
+            probing.keep(of(drop.seen, name, "unsupported", f"its stream cannot be read: {told(error)}"))
         else:
-            probing.keep(of(drop.seen, name, "unknown", f"asked for with others: {error.message}"))
+            probing.keep(of(drop.seen, name, "unknown", f"asked for with others: {told(error)}"))

@@ -13,7 +13,7 @@ from byok.endpoint.asking import ChatOptions
 from byok.endpoint.client import EndpointClient
 from byok.endpoint.embeddings import Embeddings
 from byok.endpoint.errors import EndpointAuth, EndpointError
-from byok.endpoint.probing.budget import Budget
+from byok.endpoint.probing.budget import Budget, sent_tokens
 from byok.endpoint.probing.record import ProbeAttempt, ProbeLog
 from byok.endpoint.usage import Usage
 
@@ -44,6 +44,8 @@ class Session:
 
     def __init__(self, client: EndpointClient, log: ProbeLog, budget: Budget | None = None) -> None:
         self.client, self.log, self.budget = client, log, budget or Budget(None)
+        self.left_out = False
+        """Whether something was not asked for what it might cost."""
         self._stopped = False
 
     async def chat(
@@ -80,6 +82,7 @@ class Session:
         if self._stopped:
             raise Skipped("not asked: the endpoint had refused the key")
         if not self.budget.fits(body, most):
+            self.left_out = True
             raise Skipped(
                 f"not asked: with up to {self.budget.bound(body, most)} more tokens, the probe might go over {self.budget.limit}"
                 f" ({self.budget.spent} are counted)"
@@ -101,7 +104,8 @@ class Session:
             request_id = error.fields.get("request_id")
             named = request_id if isinstance(request_id, str) else None
             attempt = ProbeAttempt("error", error.code, error.status, spent, Usage(), named, opened, utcnow())
-            self._stopped = isinstance(error, EndpointAuth)
+            # A key may be good for chat alone: its refusal elsewhere says nothing of what is asked here.
+            self._stopped = self._stopped or (isinstance(error, EndpointAuth) and "input" not in body)
         self.log.attempts.append(attempt)
-        self.budget.take(body, most, attempt)
+        self.budget.take(body, most, attempt, sent_tokens(answer if isinstance(answer, ChatAnswer) else None, error))
         return Seen(attempt, answer, error)

@@ -48,12 +48,21 @@ async def reasoning(probing: Probing, opening: Opening) -> None:
 def _control(seen: Seen[ChatAnswer], effort: str, before: ChatAnswer) -> tuple[str, bool]:
     if seen.answer is None:
         return ("reasoning_effort is refused" if refuses(seen.error) else "with reasoning_effort no answer came"), False
-    if _amount(seen.answer) < _amount(before):
+    less = _lessened(before, seen.answer)
+    if less is None:
+        return f"reasoning_effort {effort} is accepted, and what it changes cannot be told", False
+    if less:
         return f"reasoning_effort {effort} lessens it", True
     return f"reasoning_effort {effort} is accepted and changes nothing", False
 
 
-def _amount(answer: ChatAnswer) -> int:
-    """How much reasoning: tokens where they are counted, else characters."""
-    tokens = answer.usage.reasoning_tokens
-    return tokens if tokens is not None else len(answer.reasoning or "")
+def _lessened(before: ChatAnswer, after: ChatAnswer) -> bool | None:
+    """Whether there is less reasoning than before, by what both answers have: tokens, else characters; None when they share neither."""
+    first, second = before.usage.reasoning_tokens, after.usage.reasoning_tokens
+    if first is not None and second is not None:
+        return second < first
+    if second == 0 and not after.reasoning:
+        return True
+    if before.reasoning and (after.reasoning or second is None):
+        return len(after.reasoning or "") < len(before.reasoning)
+    return None
