@@ -37,7 +37,7 @@ programs:
 	} || echo "chromium or postgresql could not be installed: the tests that need them will fail until they are"
 
 .PHONY: test
-test: $(READY) programs ## Run the tests, but for the slow ones (7 minutes on 2 cores)
+test: $(READY) programs ## Run the tests, but for the slow ones (9 minutes on 2 cores)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" $(PYTEST_ARGS)
 
 # Whole runs through a real server and worker, interrupted in every way, with a search for keys in all that they leave.

@@ -720,7 +720,7 @@ BODIES = {
 }
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_reply_breaks_a_check(server: Clean, data: st.DataObject) -> None:
     def odd(value: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import ssl
 import subprocess
 import sys
@@ -81,12 +82,19 @@ class Gate:
         self.thread.join(5)
 
 
-@pytest.fixture
-def byok(tmp_path):
-    environment = clean_environment(tmp_path / "home")
-    made = Byok(tmp_path / "home", environment)
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    """An installation in which nothing has happened yet."""
+    made = Byok(home := tmp_path_factory.mktemp("fresh") / "home", clean_environment(home))
     made.run("init", "--org", "acme", "--owner", "owner@acme.example")
     return made
+
+
+@pytest.fixture
+def byok(fresh, tmp_path):
+    """A copy of it."""
+    shutil.copytree(fresh.home, tmp_path / "home")
+    return Byok(tmp_path / "home", clean_environment(tmp_path / "home"))
 
 
 def register(byok, gate, *options, given=FIRST, **more):

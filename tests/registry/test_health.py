@@ -471,6 +471,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.prefect
 def test_the_flow_checks_all_models_and_names_those_that_fail(services, serve, wrong):
     good, bad, gone = serve(faults=None), serve(), serve(faults=None)

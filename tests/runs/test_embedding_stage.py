@@ -103,6 +103,7 @@ def test_an_endpoint_that_refuses_the_encoding_is_asked_without_it_and_both_requ
     assert server.stats()["embedding_requests"] - before == 9
 
 
+@pytest.mark.slow
 @pytest.mark.prefect
 def test_a_real_flow_scores_with_embeddings_then_judges_and_bills(tmp_path):
     byok = Byok(tmp_path / "home", clean_environment(tmp_path / "home"))

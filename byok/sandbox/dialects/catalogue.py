@@ -40,4 +40,4 @@ class Catalogue:
 
     def embedding_headers(self) -> dict[str, str]:
         """Of an answer with vectors."""
-        return {}
+        return {"x-request-id": "sandbox-embedded"}

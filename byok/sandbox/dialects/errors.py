@@ -31,7 +31,7 @@ class Errors:
 
     def error_headers(self, _refusal: Refused) -> dict[str, str]:
         """The headers of a refusal."""
-        return {}
+        return {"x-request-id": "sandbox-refused"}
 
     def refuse(self, refusal: Refused, *, stream: bool) -> Response:
         """The answer to a request that is refused, and whether it asked for a stream."""

@@ -133,7 +133,7 @@ class Fireworks(OpenAI):
         return super().error_body(refusal)
 
     def error_headers(self, refusal: Refused) -> dict[str, str]:
-        return _rates() if refusal.status == 429 else {}
+        return {**super().error_headers(refusal), **(_rates() if refusal.status == 429 else {})}
 
     def failure(self, fault: Fault) -> Refused:
         scaling = fault.code == "DEPLOYMENT_SCALING_UP"

@@ -106,6 +106,12 @@ class MlflowPassthrough(Relay, OpenAI):
     def headers(self, turn: Turn) -> dict[str, str]:
         return {DURATION: f"{turn.seconds[1] * 1000:.0f}"}
 
+    def error_headers(self, _refusal: Refused) -> dict[str, str]:
+        return {}
+
+    def embedding_headers(self) -> dict[str, str]:
+        return {}
+
     def embeddings(self, model: str, vectors: Sequence[list[float]], prompt_tokens: int, body: Mapping[str, Any]) -> dict[str, Any]:
         return super().embeddings(_upstream(model), vectors, prompt_tokens, body)
 

@@ -47,7 +47,7 @@ class Nebius(OpenAI):
         return {**super().headers(turn), "x-inference-id": turn.id, **_rates(59)}
 
     def embedding_headers(self) -> dict[str, str]:
-        return _rates(59)
+        return {**super().embedding_headers(), **_rates(59)}
 
     def message(self, turn: Turn) -> dict[str, Any]:
         told = super().message(turn)

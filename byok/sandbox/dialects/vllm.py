@@ -97,6 +97,12 @@ class Vllm(OpenAI):
     def headers(self, turn: Turn) -> dict[str, str]:
         return {}
 
+    def error_headers(self, _refusal: Refused) -> dict[str, str]:
+        return {}
+
+    def embedding_headers(self) -> dict[str, str]:
+        return {}
+
     def usage(self, turn: Turn) -> dict[str, Any] | None:
         told = super().usage(turn)
         if told is None or turn.reply.usage is not None:
