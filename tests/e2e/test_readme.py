@@ -29,6 +29,7 @@ def test_the_blocks_are_those_that_are_run_here():
     ]
 
 
+@pytest.mark.slow
 def test_make_demo_works_and_make_test_is_there(tmp_path, new_installation):
     environment = new_installation().environment
     # The environment that runs this test serves, when make has made it; else make makes its own.
