@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # From the ground up; a package may import what stands before it, never what stands after.
 LAYERS = [
     ["errors"],
-    ["clock", "ids", "money", "home", "resources", "text", "redaction"],
+    ["clock", "ids", "money", "costs", "home", "resources", "text", "redaction"],
     ["control"],
     ["access"],
     ["keystore", "warehouse.rows", "engine.plan"],

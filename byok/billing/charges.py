@@ -11,48 +11,42 @@ from decimal import ROUND_HALF_EVEN, Decimal
 
 from byok.billing.rates import RateCard
 from byok.clock import utcnow
+from byok.costs import never_billed
 from byok.engine.plan import ModelRef
 from byok.ids import natural_id
 from byok.money import token_cost_usd
 from byok.warehouse.rows import AttemptRow, ChargeRow, Evidence, Plane
 
-_NEVER_SENT = frozenset({"endpoint_unreachable", "endpoint_tls", "endpoint_forbidden_address"})
-"""Errors before a request reaches a model."""
-
-_MAY_COST = frozenset({408, 499, 504})
-"""Statuses by which somebody gave up waiting: the model may have worked, and the provider may bill it."""
-
 
 def surely_free(attempt: AttemptRow) -> bool:
-    """Whether an attempt surely cost nothing: it never reached a model, or was refused with an HTTP error and told no usage.
+    """Whether an attempt surely cost nothing: see `never_billed`, and no usage was told.
 
     A timeout, a cut answer and an attempt whose end is not known may have been billed: their cost is unknown, not zero.
     """
     if attempt.status != "error" or attempt.usage_class == "reported":
         return False
-    if attempt.http_status is None:
-        return attempt.error_code in _NEVER_SENT
-    return attempt.http_status >= 400 and attempt.http_status not in _MAY_COST
+    return never_billed(attempt.error_code, attempt.http_status)
 
 
-def charges_for(attempt: AttemptRow, model: ModelRef, card: RateCard) -> list[ChargeRow]:
+def charges_for(attempt: AttemptRow, model: ModelRef, card: RateCard, *, vectors: bool = False) -> list[ChargeRow]:
     """The lines that one attempt leaves on the two bills.
 
     Args:
         attempt: The attempt.
         model: The model that was asked, with its registered prices.
         card: The rate card in force.
+        vectors: Whether embeddings were asked for: they have no output, so that nothing about it is unknown when none is reported.
     """
-    return list(_lines(attempt, model, card))
+    return list(_lines(attempt, model, card, vectors))
 
 
-def _lines(attempt: AttemptRow, model: ModelRef, card: RateCard) -> Iterator[ChargeRow]:
+def _lines(attempt: AttemptRow, model: ModelRef, card: RateCard, vectors: bool) -> Iterator[ChargeRow]:
     if not surely_free(attempt):
         for kind, tokens, price in (
             ("input", attempt.prompt_tokens, model.price_input),
             ("output", attempt.completion_tokens, model.price_output),
         ):
-            if kind == "output" and not tokens and _was_for_vectors(attempt, model):
+            if kind == "output" and not tokens and vectors:
                 continue
             known = tokens if attempt.usage_class == "reported" else None
             if model.public:
@@ -62,11 +56,6 @@ def _lines(attempt: AttemptRow, model: ModelRef, card: RateCard) -> Iterator[Cha
                 yield _provider(attempt, model, f"tokens/{kind}", known, price)
     if attempt.role == "judge" and attempt.status == "ok":
         yield _ecu(attempt, card, "judge_call", 1, Decimal(card.judge_call_micro_ecu(model.key)))
-
-
-def _was_for_vectors(attempt: AttemptRow, model: ModelRef) -> bool:
-    """Whether embeddings were asked for: they have no output, so that nothing about it is unknown when none is reported."""
-    return attempt.role == "embedding" or (attempt.role == "probe" and model.capabilities.get("chat") is False)
 
 
 def _provider(attempt: AttemptRow, model: ModelRef, sku: str, tokens: int | None, price: Decimal | None) -> ChargeRow:

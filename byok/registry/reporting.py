@@ -85,9 +85,9 @@ def _probe_rows(model: Model, after: Model, probed: Probed) -> Iterator[Row]:
             )
     yield from attempts
     card = rate_card(probed.log.started_at) if attempts else None
-    for attempt in attempts:
+    for row, attempt in zip(attempts, probed.log.attempts, strict=True):
         if card is not None:
-            yield from charges_for(attempt, model.ref(), card)
+            yield from charges_for(row, model.ref(), card, vectors=attempt.vectors)
 
 
 def _probe_row(model: Model, probe_id: str, probed: Probed, attempts: list[AttemptRow]) -> ProbeRow:

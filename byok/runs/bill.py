@@ -35,25 +35,25 @@ def bill_run(services: Services, run_id: str) -> int:
 
 def _charges(plan: RunPlan, folder: RunFolder) -> Iterator[ChargeRow]:
     card = rate_card(plan.created_at)
-    for attempt, model in attempts_of(plan, folder):
-        yield from charges_for(attempt, model, card)
+    for attempt, model, vectors in attempts_of(plan, folder):
+        yield from charges_for(attempt, model, card, vectors=vectors)
 
 
-def attempts_of(plan: RunPlan, folder: RunFolder) -> Iterator[tuple[AttemptRow, ModelRef]]:
-    """Every attempt of a run, with the model that was asked: probes, answers, embeddings, judgements."""
+def attempts_of(plan: RunPlan, folder: RunFolder) -> Iterator[tuple[AttemptRow, ModelRef, bool]]:
+    """Every attempt of a run (probes, answers, embeddings, judgements), the model that was asked, and whether it was for vectors."""
     for number, probed in enumerate(probing.probed_of(plan)):
         state = replay(read_journal(folder.journal(probing.STAGE, number)))
         for row in attempt_rows(plan, state, role="probe", model=probed.model):
-            yield row, probed.model
+            yield row, probed.model, probed.embeddings
     for shard in range(plan.shards):
         state = replay(read_journal(folder.journal(answering.STAGE, shard)))
         for row in attempt_rows(plan, state, role="candidate", model=plan.model):
-            yield row, plan.model
+            yield row, plan.model, False
         for embedder in plan.embedders:
             state = replay(read_journal(folder.journal(embedding.stage_of(embedder), shard)))
             for row in attempt_rows(plan, state, role="embedding", model=embedder.model):
-                yield row, embedder.model
+                yield row, embedder.model, True
         for judge in plan.judges:
             state = replay(read_journal(folder.journal(judging.stage_of(judge), shard)))
             for row in attempt_rows(plan, state, role="judge", model=judge.model, judge=(judge.name, judge.version)):
-                yield row, judge.model
+                yield row, judge.model, False

@@ -57,8 +57,8 @@ ATTEMPT = AttemptRow(
 JUDGE = replace(ATTEMPT, role="judge", judge="one", judge_version=1)
 
 
-def lines(attempt, model=MODEL):
-    return {charge.sku: charge for charge in charges_for(attempt, model, CARD)}
+def lines(attempt, model=MODEL, **options):
+    return {charge.sku: charge for charge in charges_for(attempt, model, CARD, **options)}
 
 
 def test_tokens_under_the_own_key_are_on_the_provider_bill_alone():
@@ -86,6 +86,17 @@ def test_usage_that_was_not_reported_is_unknown(usage_class, tokens):
         assert (charge.quantity, charge.amount_usd, charge.evidence) == (None, None, "unknown")
 
 
+@pytest.mark.parametrize("model", [MODEL, PUBLIC])
+def test_vectors_have_no_output_of_which_something_could_be_unknown(model):
+    missing = replace(ATTEMPT, usage_class="missing", prompt_tokens=None, completion_tokens=None)
+    reported = replace(ATTEMPT, completion_tokens=0)
+    for attempt in (missing, reported):
+        assert [sku.partition("/")[2] for sku in lines(attempt, model, vectors=True)] == ["input"]
+        assert [sku.partition("/")[2] for sku in lines(attempt, model)] == ["input", "output"]
+    # Who reports an output is billed for it, whatever was asked.
+    assert lines(replace(ATTEMPT, completion_tokens=3), model, vectors=True).popitem()[1].quantity == 3
+
+
 def test_no_tokens_and_no_price_are_known_zeros():
     found = lines(replace(ATTEMPT, completion_tokens=0), MODEL.model_copy(update={"price_input": Decimal(0)}))
     assert (found["tokens/output"].quantity, found["tokens/output"].amount_usd, found["tokens/output"].evidence) == (0, 0, "computed")
@@ -100,6 +111,7 @@ def failed(code, status, **other):
 @pytest.mark.parametrize(
     ("code", "status"),
     [
+        ("endpoint_redirect", 307),
         ("endpoint_auth", 401),
         ("endpoint_rate_limited", 429),
         ("endpoint_overloaded", 500),
@@ -123,6 +135,7 @@ def test_a_request_that_was_refused_or_never_arrived_costs_nothing(code, status,
         failed("endpoint_timeout", 408),
         failed("endpoint_timeout", 499),
         failed("endpoint_overloaded", 504),
+        failed("endpoint_overloaded", 524),
         failed("endpoint_cut", 200),
         failed(None, None),
         replace(failed(None, None), status="lost", closed_at=None),

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from byok.costs import never_billed
 from byok.endpoint.answers import ChatAnswer
 from byok.endpoint.catalogue import Catalogue
 from byok.endpoint.checking.plan import CUT_OFF
@@ -19,11 +20,6 @@ from byok.endpoint.wire import BadJson, Reply, decode_json
 
 _MOST_KEPT = 256 * 1024
 """Bytes that are kept of a stream; those of a check have some thousand."""
-
-_SILENT_COSTS = frozenset({408, 499, 504})
-"""Statuses by which somebody gave up waiting: the model may have worked on."""
-
-_NEVER_SENT = frozenset({"endpoint_unreachable", "endpoint_tls", "endpoint_forbidden_address"})
 
 _HELD_BACK_MS = 300.0
 """A stream that is over sooner may have come at once because it was made at once."""
@@ -167,9 +163,7 @@ class Look:
         usage = self.usage
         if usage is not None and usage.usage_class == "reported":
             return 0
-        if self.status is None and self.error is not None and self.error.code in _NEVER_SENT:
-            return 0
-        if self.status is not None and self.status >= 300 and self.status not in _SILENT_COSTS:
+        if self.error is not None and never_billed(self.error.code, self.status):
             return 0
         beyond = sent_tokens(self.answer, self.error) - min(self.limit or 0, CUT_OFF)
         half = sum(count or 0 for count in (usage.prompt_tokens, usage.completion_tokens)) if usage is not None else 0
@@ -192,12 +186,6 @@ class Look:
         holders = self.frames.chunks if self.frames is not None else (self.value,)
         listed = [holder["choices"] for holder in holders if isinstance(holder, dict) and isinstance(holder.get("choices"), list)]
         return [choice for choices in listed for choice in choices if isinstance(choice, dict)]
-
-    @property
-    def cut_short(self) -> bool:
-        """Whether the limit of tokens ended the answer before it had begun."""
-        answer = self.answer
-        return answer is not None and answer.finish_reason == "length" and not (answer.text or "").strip() and not answer.tool_calls
 
     @property
     def held_back(self) -> bool | None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from byok.costs import never_billed
 from byok.endpoint.answers import ChatAnswer
 from byok.endpoint.errors import EndpointError
 from byok.endpoint.probing.record import ProbeAttempt
@@ -33,11 +34,6 @@ _NOT_IN_PROMPTS = frozenset({"logit_bias", "metadata", "provider", "stop", "stre
 
 _SHORT = 64
 """Characters of a text that is a setting, such as the name of a tier, and no part of a prompt."""
-
-_SILENT_COSTS = frozenset({408, 499, 504})
-"""Statuses by which somebody gave up waiting: the model may have worked on."""
-
-_NEVER_SENT = frozenset({"endpoint_unreachable", "endpoint_tls", "endpoint_forbidden_address"})
 
 
 class Budget:
@@ -91,7 +87,7 @@ class Budget:
         self._answer_above = max(self._answer_above, answer - most)
         if reported:
             self.spent += prompt + answer
-        elif not _was_free(attempt):
+        elif attempt.status == "ok" or not never_billed(attempt.error_code, attempt.http_status):
             self.spent += max(bound, prompt + answer)
 
     def _prompt(self, body: Mapping[str, Any]) -> int:
@@ -136,12 +132,3 @@ def _of_text(text: str) -> int:
 
 def _of_json(value: Any) -> int:
     return _of_text(json.dumps(value, separators=(",", ":")))
-
-
-def _was_free(attempt: ProbeAttempt) -> bool:
-    """Whether a request surely cost nothing: it never reached the model, or was refused."""
-    if attempt.status != "error":
-        return False
-    if attempt.http_status is None:
-        return attempt.error_code in _NEVER_SENT
-    return attempt.http_status >= 400 and attempt.http_status not in _SILENT_COSTS

@@ -24,6 +24,7 @@ class ProbeAttempt:
         request_id: The provider's id.
         opened_at: Before the request left.
         closed_at: When the answer was complete.
+        vectors: Whether embeddings were asked for.
     """
 
     status: Literal["ok", "error"]
@@ -34,6 +35,7 @@ class ProbeAttempt:
     request_id: str | None
     opened_at: datetime
     closed_at: datetime
+    vectors: bool = False
 
 
 @dataclass

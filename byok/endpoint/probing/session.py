@@ -96,16 +96,18 @@ class Session:
             answer = await sent
         except EndpointError as caught:
             error = caught
+        vectors = "input" in body
         if answer is not None:
-            attempt = ProbeAttempt("ok", None, answer.http_status, answer.latency_ms, answer.usage, answer.request_id, opened, utcnow())
+            told = (answer.http_status, answer.latency_ms, answer.usage, answer.request_id)
+            attempt = ProbeAttempt("ok", None, *told, opened, utcnow(), vectors)
         else:
             assert error is not None
             spent = (time.perf_counter() - started) * 1000
             request_id = error.fields.get("request_id")
             named = request_id if isinstance(request_id, str) else None
-            attempt = ProbeAttempt("error", error.code, error.status, spent, Usage(), named, opened, utcnow())
+            attempt = ProbeAttempt("error", error.code, error.status, spent, Usage(), named, opened, utcnow(), vectors)
             # A key may be good for chat alone: its refusal elsewhere says nothing of what is asked here.
-            self._stopped = self._stopped or (isinstance(error, EndpointAuth) and "input" not in body)
+            self._stopped = self._stopped or (isinstance(error, EndpointAuth) and not vectors)
         self.log.attempts.append(attempt)
         self.budget.take(body, most, attempt, sent_tokens(answer if isinstance(answer, ChatAnswer) else None, error))
         return Seen(attempt, answer, error)
