@@ -8,10 +8,7 @@ import orjson
 
 from byok.endpoint.classify import TOKEN_PARAMETERS
 from byok.endpoint.errors import BadRequest, EndpointError
-from byok.endpoint.profiles import Profile
-
-RESERVED = frozenset({"messages", "model", "stream"})
-"""Members of a request that the owner's extra payload may not set."""
+from byok.endpoint.profiles import RESERVED, Profile
 
 OPTIONAL = ("stream_options", "encoding_format")
 """Members that only ask for more than is needed: where one is refused, the request is sent without it."""

@@ -150,8 +150,8 @@ class _Case:
         asked = self.reply.headers.get("www-authenticate", "").lower()
         if asked.startswith("basic"):
             return "it asks for a user and a password: register it with --auth basic --basic-user NAME"
-        if self.place.profile.name.startswith("mlflow"):
-            return "the gateway's own key for the model behind it is refused: mend its secret in the gateway"
+        if self.place.profile.refused_key is not None:
+            return self.place.profile.refused_key
         if self.place.profile.auth == "header":
             return (
                 f"check the key and the header that carries it: --auth header --auth-header {self.place.profile.auth_header or 'X-API-Key'}"
@@ -244,8 +244,7 @@ class _Case:
         fields: dict[str, Field] = {
             "status": self.reply.status,
             "remote_code": self.body.code and excerpt(self.body.code, self.redact, 80),
-            "request_id": request_id(self.reply, self.redact, self.place.profile.request_id_headers)
-            or (self.body.request_id and excerpt(self.body.request_id, self.redact, 200)),
+            "request_id": request_id(self.reply, self.redact, self.place.profile.request_id_headers) or self._id_in_body(),
         }
         if kind.retryable:
             fields["retry_after_s"] = retry_after(self.reply.headers, utcnow())

@@ -22,11 +22,13 @@ from byok.resources import shipped
 FACTS: Final = 60
 """How many numbered wire facts there are; profiles and tests name them by number."""
 
+RESERVED: Final = frozenset({"messages", "model", "stream"})
+"""The client's own members of a chat request: neither a profile nor an owner's extra payload may set them."""
+
 _LABEL = "[a-z0-9-]{1,63}"
 _HOST = rf"^(?:(?:\*|{_LABEL})\.)*{_LABEL}\.{_LABEL}$"
 _ROUTE = r"^(?:/[A-Za-z0-9_-]+)+(?:\?[a-z_]+=[a-z0-9]+)?$"
 _URL = r"^https://[a-z0-9.-]+(?:/[a-z0-9.-]+)*$"
-_RESERVED = frozenset({"messages", "model", "stream"})
 
 Text = Annotated[str, Field(min_length=1)]
 Host = Annotated[str, Field(pattern=_HOST)]
@@ -64,6 +66,7 @@ class Profile(BaseModel):
         path_patterns: Regular expressions for the whole path of a base URL, on whichever host.
         auth: How a key is sent when there is one and nobody says otherwise; `none`: its servers take no key.
         auth_header: Name of the header for `header`; None for the others.
+        refused_key: What to do when a key is refused; None: nothing in particular.
         models_path: Route of the models list, after the base URL; None where there is none (written as an empty text).
         chat_path: Route of chat completions.
         embeddings_path: Route of embeddings.
@@ -102,6 +105,7 @@ class Profile(BaseModel):
     path_patterns: tuple[re.Pattern[str], ...] = ()
     auth: Literal["bearer", "header", "basic", "none"] = "bearer"
     auth_header: str | None = Field(default=None, pattern=r"^[A-Za-z][A-Za-z0-9-]*$")
+    refused_key: Text | None = None
     models_path: Route | None = "/models"
     chat_path: Route = "/chat/completions"
     embeddings_path: Route = "/embeddings"
@@ -139,7 +143,7 @@ class Profile(BaseModel):
             raise ValueError('auth_header goes with auth = "header", and with nothing else')
         if (self.price_unit is not None) != (self.price_source == "models"):
             raise ValueError('price_unit goes with price_source = "models", and with nothing else')
-        taken = sorted(_RESERVED & {*self.default_payload, *self.renames, *self.renames.values(), *self.drops})
+        taken = sorted(RESERVED & {*self.default_payload, *self.renames, *self.renames.values(), *self.drops})
         if taken:
             raise ValueError(f"{taken[0]} is the client's own member of a request")
         foreign = sorted(self.evidence.keys() - type(self).model_fields.keys())

@@ -13,18 +13,15 @@ from sqlalchemy import Row
 
 from byok.clock import utcnow
 from byok.endpoint import BaseUrl, Credentials
-from byok.endpoint.profiles import ProfileUnknown, profile
+from byok.endpoint.profiles import RESERVED, ProfileUnknown, profile
 from byok.engine.plan import ModelRef
 from byok.ids import SLUG
 from byok.keystore import mask
 from byok.warehouse.rows import ModelRow
 
-RESERVED = ("messages", "model", "stream")
-"""Members of a chat request that an extra payload may not set."""
-
 
 def _check_payload(value: dict[str, Any] | None) -> dict[str, Any] | None:
-    taken = sorted(set(RESERVED) & (value or {}).keys())
+    taken = sorted(RESERVED & (value or {}).keys())
     if taken:
         raise ValueError(f"may not set {', '.join(taken)}")
     return value
