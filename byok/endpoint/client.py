@@ -88,7 +88,7 @@ class EndpointClient:
         self.key_version, self._renew_key, self._renewing = key_version, renew_key, asyncio.Lock()
         shown = Credentials.parse(credentials)
         self._redact = Redactor()
-        self._hide(shown)
+        shown.hide_in(self._redact)
         self._policy, self._connections, self._timeout_s, self._tls, self._resolver = policy, connections, timeout_s, tls, resolver
         self._trust = (shown.ca, shown.certificate, shown.certificate_key)
         self._line = self._make_line(shown)
@@ -182,7 +182,7 @@ class EndpointClient:
             if found is None:
                 return False
             shown = Credentials.parse(found[0])
-            self._hide(shown)
+            shown.hide_in(self._redact)
             trust = (shown.ca, shown.certificate, shown.certificate_key)
             if trust == self._trust:
                 self._line.use_headers(shown.request_headers() | _JSON)
@@ -284,9 +284,3 @@ class EndpointClient:
             resolver=self._resolver,
         )
         return Exchange(self.base, opener, shown.request_headers() | _JSON, self._redact, self._timeout_s)
-
-    def _hide(self, shown: Credentials) -> None:
-        for secret in shown.secrets():
-            self._redact.add(secret)
-        for line in shown.key_lines():
-            self._redact.add(line, encoded=False)

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from byok.endpoint.certificates import check_authority, check_client_certificate, described, private_lines, tls_settings
 from byok.endpoint.errors import BadCredentials, EndpointAuth
+from byok.endpoint.wire import Redactor
 
 Scheme = Literal["bearer", "header", "basic", "none"]
 SCHEMES: tuple[Scheme, ...] = ("bearer", "header", "basic", "none")
@@ -178,6 +179,13 @@ class Credentials:
     def key_lines(self) -> tuple[str, ...]:
         """The lines of the private key, which must not show up either; the file of the certificate may hold it too."""
         return private_lines(self.certificate, self.certificate_key)
+
+    def hide_in(self, redact: Redactor) -> None:
+        """Have every piece of these credentials taken out of texts."""
+        for secret in self.secrets():
+            redact.add(secret)
+        for line in self.key_lines():
+            redact.add(line, encoded=False)
 
     def tls(self) -> ssl.SSLContext | None:
         """TLS settings, where there is a private authority or a client certificate; None: the usual ones."""

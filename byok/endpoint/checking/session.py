@@ -73,7 +73,8 @@ class Session:
     def __init__(self, target: Target, budget: int) -> None:
         self.target, self.budget = target, budget
         shown = target.shown
-        self.redact = Redactor(*shown.secrets())
+        self.redact = Redactor()
+        shown.hide_in(self.redact)
         self.client = self._client(shown)
         # Of everything that proves who asks, only the key is left out or replaced: what a proxy wants beside it stays.
         self._bare = self._client(replace(shown, scheme="none", key=None, header=None, user=None))
