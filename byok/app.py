@@ -12,7 +12,7 @@ from byok.datasets import Datasets
 from byok.grading import Judges
 from byok.home import Home
 from byok.keystore import KeyStore, VaultSettings, open_keystore
-from byok.registry import FrontDoor, Registry
+from byok.registry import FrontDoor, Health, Registry
 from byok.warehouse import Warehouse
 
 
@@ -32,6 +32,7 @@ class Services:
     administration: Administration
     grants: Grants
     front_door: FrontDoor
+    health: Health
 
 
 def open_audit(home: Home, control: ControlPlane) -> AuditLog:
@@ -79,4 +80,5 @@ def open_services(home: Home | None = None, vault: VaultSettings | Literal["loca
         administration=Administration(control, audit),
         grants=grants,
         front_door=FrontDoor(registry, grants),
+        health=Health(control, registry, warehouse, audit),
     )

@@ -12,7 +12,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
 from byok.errors import ByokError
-from byok.registry.health import Checked
+from byok.registry import Checked
 from tasks.artifacts import health_rows
 from tasks.probing import check_model, models_to_check
 

@@ -7,7 +7,7 @@ from typing import Any
 from byok.app import Services
 from byok.billing import TwoBills
 from byok.money import ecu, plain
-from byok.registry.health import Checked
+from byok.registry import Checked
 from byok.reporting import RunSummary
 from byok.runs import Finished
 from byok.text import markdown, visible

@@ -16,6 +16,7 @@ from byok.registry.errors import (
     SecretGone,
 )
 from byok.registry.front_door import FrontDoor
+from byok.registry.health import Checked, Health
 from byok.registry.migrate import Migrated, Migration
 from byok.registry.models import Model, ModelChanges, RegisterRequest
 from byok.registry.registry import Registry
@@ -27,7 +28,9 @@ __all__ = [
     "GRACE",
     "BadGrace",
     "BadSealedKey",
+    "Checked",
     "FrontDoor",
+    "Health",
     "KeyNeeded",
     "KeyVersions",
     "Migrated",

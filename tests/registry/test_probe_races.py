@@ -15,7 +15,6 @@ from byok.datasets import Mapping
 from byok.endpoint import EndpointError
 from byok.ids import new_id
 from byok.registry import ModelChanged, ModelChanges, RegisterRequest
-from byok.registry.health import Health
 from byok.runs import EvaluationRequest, bill_run, probe_models, start_run
 from byok.sandbox import Sandbox
 from byok_testing.asking import completion
@@ -66,7 +65,7 @@ def probing(services, monkeypatch, how, act):
     if how == "probe":
         asyncio.run(services.registry.probe(services.actor, "m", full=True))
     else:
-        asyncio.run(Health(services.control, services.registry, services.warehouse, services.audit).check(services.actor, "m", full=True))
+        asyncio.run(services.health.check(services.actor, "m", full=True))
     return services.registry.get(services.actor, "m")
 
 
@@ -119,7 +118,7 @@ def test_a_check_in_the_middle_of_a_rotation_does_not_undo_it(services, serve, m
     register(services, serve().base_url)
 
     def check():
-        return Health(services.control, services.registry, services.warehouse, services.audit).check(services.actor, "m", full=True)
+        return services.health.check(services.actor, "m", full=True)
 
     meanwhile(monkeypatch, registry, "probe_with", check)
     model = asyncio.run(services.registry.rotate(services.actor, "m", SecretStr(NEXT)))

@@ -21,7 +21,6 @@ from byok.datasets import DatasetNotFound, Mapping
 from byok.grading import JudgeNotFound
 from byok.ids import new_id
 from byok.registry import Migration, ModelChanges, ModelNotFound, RegisterRequest, Rewrapper, SealedKey, stored_secrets
-from byok.registry.health import Health
 from byok.runs import (
     EvaluationRequest,
     RunUnknown,
@@ -204,10 +203,6 @@ def _sealed(services: Services, **of: str) -> SealedKey:
     return services.registry.seal(services.actor, of.get("key", "new"), _KEY, base_url=None if of else _url(services))
 
 
-def _health(services: Services) -> Health:
-    return Health(services.control, services.registry, services.warehouse, services.audit)
-
-
 def _grant_id(services: Services) -> str:
     return next(one.id for one in services.grants.list(services.actor))
 
@@ -255,8 +250,8 @@ ACTS = {
     "Registry.rotate": _act(lambda s, a: s.registry.rotate(a, "m", _KEY), *_WRITE, from_rival=ModelNotFound),
     "Registry.rotate_sealed": _act(lambda s, a: s.registry.rotate_sealed(a, "m", _sealed(s, key="m")), *_WRITE, from_rival=ModelNotFound),
     "Registry.disable": _act(lambda s, a: s.registry.disable(a, "m"), *_WRITE, from_rival=ModelNotFound),
-    "Health.to_check": _act(lambda s, a: _health(s).to_check(a), MODELS_READ, RUNS_WRITE),
-    "Health.check": _act(lambda s, a: _health(s).check(a, "m"), MODELS_READ, RUNS_WRITE, from_rival=ModelNotFound),
+    "Health.to_check": _act(lambda s, a: s.health.to_check(a), MODELS_READ, RUNS_WRITE),
+    "Health.check": _act(lambda s, a: s.health.check(a, "m"), MODELS_READ, RUNS_WRITE, from_rival=ModelNotFound),
     "stored_secrets": _act(lambda s, a: stored_secrets(s.control, a, s.keystore), MODELS_READ),
     "Rewrapper.run": _act(lambda s, a: Rewrapper(s.control, s.keystore, s.audit).run(a), ORG_ADMIN, own_home=True),
     # Both stores are the same one here, so nothing would move; the command `vault migrate` moves keys for real.
