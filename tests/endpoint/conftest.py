@@ -1,4 +1,4 @@
-"""Raw servers, and the answers that they give."""
+"""Raw servers and clean ones, and the answers that they give."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from byok_testing.clean_endpoint import Clean
 from byok_testing.raw_server import RawServer, http, starting
 
 
@@ -39,3 +40,11 @@ def completion(
 def chat_completion() -> Callable[..., dict[str, Any]]:
     """Makes chat completions."""
     return completion
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Clean]:
+    """A server that does all as the reference says; the tests of a module share it, and change its answers."""
+    made = Clean()
+    yield made
+    made.close()

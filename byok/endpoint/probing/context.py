@@ -16,9 +16,6 @@ HUGE = 1_000_000_000
 _RECKONED = 16
 """Tokens of the answer that are reckoned with until a server notices that nobody listens."""
 
-_ERROR_PLEASE = frozenset({"fireworks", "together"})
-"""Profiles of servers that may shorten a request in silence, and can be asked for an error instead (section 3 and 4)."""
-
 _NUMBER = r"(\d{1,3}(?:,\d{3})+|\d{1,10})(?![\d,]*\d)"
 _LIMITS = [
     re.compile(pattern + _NUMBER, re.IGNORECASE)
@@ -47,8 +44,6 @@ async def context_length(probing: Probing, opening: Opening) -> None:
         probing.skip("context_length", "not asked: a server that answers at length could not be cut off")
         return
     options: ChatOptions = {"stream": True, "enough": 1, "more": dict(probing.more)}
-    if session.client.profile.name in _ERROR_PLEASE:
-        options["more"] = {**probing.more, "context_length_exceeded_behavior": "error"}
     seen = await session.chat([SYSTEM, HELLO] if brief else [HELLO], HUGE, expected=_RECKONED, **options)
     if seen.answer is not None:
         probing.keep(of(seen, "context_length", "unknown", f"an answer of {HUGE} tokens is accepted: the server lowers it in silence"))
