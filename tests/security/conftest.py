@@ -1,8 +1,10 @@
-"""A real OpenBao for all tests of the session, and installations of both key stores."""
+"""A real OpenBao for all tests of the session, installations of both key stores, and servers that end with their test."""
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,17 @@ import pytest
 from byok.app import Services, open_services
 from byok.cli.init import initialise
 from byok.home import Home
-from byok.keystore import VaultSettings
+from byok.keystore import KeyStore, VaultSettings
 from byok.keystore.openbao import LocalOpenBao
 from byok.keystore.setup import VaultSetup
+from byok.keystore.transit import TransitKeyStore
+from byok.sandbox import Sandbox
+from byok_testing.hostile import Feeder, certificate, feeding, watch
+from byok_testing.keys import serving, store_not_used
 from byok_testing.raw_server import RawServer, http, starting
+from byok_testing.relay import Relay
+from byok_testing.vault_cases import key_stores_at, relays, tenants
+from byok_testing.vault_tenant import Tenant
 
 STORES = ("local", "transit")
 
@@ -95,6 +104,50 @@ def vaulted(request: pytest.FixtureRequest, installation: Callable[..., Services
 
 
 @pytest.fixture
+def other_store(vaulted: Services, openbao: LocalOpenBao, set_up: Callable[..., VaultSettings]) -> KeyStore:
+    """The key store that the installation does not use, ready to be used."""
+    return store_not_used(vaulted, openbao, set_up)
+
+
+@pytest.fixture
+def closing() -> Iterator[ExitStack]:
+    """What is closed with the test."""
+    with ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def tenant(openbao: LocalOpenBao, set_up: Callable[..., VaultSettings], tmp_path: Path, closing: ExitStack) -> Callable[..., Tenant]:
+    """Make an organisation, on the shared server unless told otherwise."""
+    return tenants(openbao, set_up, tmp_path, closing)
+
+
+@pytest.fixture
+def relay(closing: ExitStack) -> Callable[..., Relay]:
+    """Put a relay before a server."""
+    return relays(closing)
+
+
+@pytest.fixture
+def at(closing: ExitStack) -> Callable[..., TransitKeyStore]:
+    """A key store at an address that needs no setup."""
+    return key_stores_at(closing)
+
+
+@pytest.fixture
+def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Sandbox]]:
+    """Start sandboxes that may be called, and take the keys of `byok_testing.keys`."""
+    with serving(monkeypatch) as start:
+        yield start
+
+
+@pytest.fixture
+def server(serve: Callable[..., Sandbox]) -> Sandbox:
+    """One such sandbox; modules whose server takes any key have a `server` of their own."""
+    return serve()
+
+
+@pytest.fixture
 def raw() -> Iterator[Callable[..., RawServer]]:
     """Start servers that answer with scripted bytes."""
     yield from starting()
@@ -104,3 +157,22 @@ def raw() -> Iterator[Callable[..., RawServer]]:
 def reply() -> Callable[..., bytes]:
     """Make a raw HTTP answer."""
     return http
+
+
+@pytest.fixture
+def feed() -> Iterator[Callable[..., Feeder]]:
+    """Start feeders that are stopped after the test."""
+    yield from feeding()
+
+
+@pytest.fixture
+def outgoing() -> Iterator[list[tuple[str, Any]]]:
+    """What this process dials and looks up during the test."""
+    with watch() as seen:
+        yield seen
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """TLS settings of a server for llm.example and 127.0.0.1, and of a client that trusts it."""
+    return certificate(tmp_path, "llm.example", "127.0.0.1")

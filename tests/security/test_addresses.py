@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -17,17 +17,9 @@ from pydantic import SecretStr
 from byok.endpoint import BadBaseUrl, ForbiddenAddress
 from byok.registry import ModelChanges
 from byok_testing.egress import CLOSED, GOOD, KEY, METADATA_IN_DISGUISE, assert_nothing_stored, refusal, refusals, register, request
-from byok_testing.hostile import dialled, system_dns, watch
+from byok_testing.hostile import dialled, system_dns
 from byok_testing.installation import Byok, clean_environment
 from byok_testing.leaks import hits
-
-
-@pytest.fixture
-def outgoing() -> Iterator[list[tuple[str, Any]]]:
-    """What this process dials and looks up during the test."""
-    with watch() as seen:
-        yield seen
-
 
 NOT_PUBLIC = [
     *("127.0.0.1", "127.0.0.2", "127.255.255.254", "[::1]", "[0:0:0:0:0:0:0:1]", "[0000::0001]"),

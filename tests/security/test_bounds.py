@@ -29,24 +29,11 @@ from byok.endpoint import (
     ResponseTruncated,
 )
 from byok_testing.egress import GOOD, KEY, assert_nothing_stored, fails, refusal, register, request
-from byok_testing.hostile import Feeder, ask_apart, feeding
-
-
-@pytest.fixture
-def feed() -> Iterator[Callable[..., Feeder]]:
-    """Start feeders that are stopped after the test."""
-    yield from feeding()
-
+from byok_testing.hostile import LONGEST_S, MIB, MOST_MEMORY, ask_apart
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
 TEN_GB = b"content-length: 10737418240\r\n\r\n"
-MIB = 2**20
-MOST_MEMORY = 96 * MIB
-"""Above this a client has grown with what it was sent: the largest answer, four times over, is less."""
-
-LONGEST_S = 10.0
-"""With a deadline of 1 s: room for a slow machine, and far from what the answers below would take."""
 
 Parts = Callable[[], Iterable[bytes]]
 

@@ -39,7 +39,6 @@ from byok_testing.keys import (
     rewrap,
     rotate,
     secrets_of,
-    serving,
     set_up_apart,
 )
 
@@ -47,12 +46,6 @@ from byok_testing.keys import (
 @pytest.fixture
 def set_up(set_up):
     return set_up_apart(set_up)
-
-
-@pytest.fixture
-def server(monkeypatch):
-    with serving(monkeypatch) as start:
-        yield start()
 
 
 # 11: swaps

@@ -7,7 +7,7 @@ import socket
 import ssl
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,29 +32,10 @@ from byok.errors import ByokError
 from byok.keystore import SecretIntegrity, VaultSettings
 from byok.keystore.vault import Vault
 from byok_testing.egress import CLOSED, GOOD, KEY, MESSAGES, ask, assert_nothing_stored, fails, refusal, register
-from byok_testing.hostile import FakeDns, Feeder, certificate, dialled, feeding, system_dns, watch
+from byok_testing.hostile import FakeDns, Feeder, dialled, system_dns
 from byok_testing.raw_server import CLOSE
 
 Serve = Callable[..., Any]
-
-
-@pytest.fixture
-def outgoing() -> Iterator[list[tuple[str, Any]]]:
-    """What this process dials and looks up during the test."""
-    with watch() as seen:
-        yield seen
-
-
-@pytest.fixture
-def feed() -> Iterator[Callable[..., Feeder]]:
-    """Start feeders that are stopped after the test."""
-    yield from feeding()
-
-
-@pytest.fixture
-def tls(tmp_path: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """TLS settings of a server for llm.example and 127.0.0.1, and of a client that trusts it."""
-    return certificate(tmp_path, "llm.example", "127.0.0.1")
 
 
 # 5 and 6: what a name resolves to

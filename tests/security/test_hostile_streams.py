@@ -11,28 +11,11 @@ from collections.abc import Callable, Iterable, Iterator
 import pytest
 
 from byok_testing.asking import KEY, USAGE, chat, chunk, embed, refused
-from byok_testing.hostile import Feeder, ask_apart, feeding
-from byok_testing.raw_server import RawServer, events, http, starting
-
-MIB = 2**20
-MOST_MEMORY = 96 * MIB
-LONGEST_S = 10.0
-"""With a deadline of 1 s: room for a slow machine, and far from what the answers below would take."""
+from byok_testing.hostile import LONGEST_S, MIB, MOST_MEMORY, ask_apart
+from byok_testing.raw_server import events, http
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
 JSON = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n"
-
-
-@pytest.fixture
-def feed() -> Iterator[Callable[..., Feeder]]:
-    """Start feeders that are stopped after the test."""
-    yield from feeding()
-
-
-@pytest.fixture
-def serve() -> Iterator[Callable[..., RawServer]]:
-    """Start raw servers that are stopped after the test."""
-    yield from starting()
 
 
 def frame(value: object) -> bytes:
@@ -100,9 +83,9 @@ def test_35_who_goes_on_after_the_end_is_left(feed):
     assert {what: one["grown"] for what, one in told.items() if one["grown"] > MOST_MEMORY} == {}
 
 
-def test_35_a_compressed_stream_is_never_inflated(serve):
+def test_35_a_compressed_stream_is_never_inflated(raw):
     bomb = gzip.compress(b": x\n\n" * (10 * MIB), 1)
-    server = serve(http(200, bomb, kind="text/event-stream", content_encoding="gzip"))
+    server = raw(http(200, bomb, kind="text/event-stream", content_encoding="gzip"))
     assert refused(lambda: chat(server, stream=True)).code == "response_invalid"
 
 
@@ -145,17 +128,17 @@ ODD_FRAMES = [
 
 
 @pytest.mark.parametrize("odd", ODD_FRAMES, ids=lambda odd: odd[:40].decode("latin-1"))
-def test_36_a_frame_that_is_no_chunk_is_a_typed_error(serve, odd):
+def test_36_a_frame_that_is_no_chunk_is_a_typed_error(raw, odd):
     body = frame(chunk({"content": "x"})) + frame(odd) + frame(chunk({}, finish="stop")) + b"data: [DONE]\n\n"
-    error = refused(lambda: chat(serve(http(200, body, kind="text/event-stream")), stream=True))
+    error = refused(lambda: chat(raw(http(200, body, kind="text/event-stream")), stream=True))
     assert error.code == "response_invalid" and len(error.message) < 500
 
 
-def test_36_lone_surrogates_in_pieces_become_replacement_characters(serve):
+def test_36_lone_surrogates_in_pieces_become_replacement_characters(raw):
     body = b"".join(
         frame(b'{"choices": [{"index": 0, "delta": {"content": "%s"}}]}' % text) for text in (rb"\ud83d", rb"\ude00", rb"\ud83d")
     )
-    answer = chat(serve(http(200, body + frame(chunk({}, finish="stop")), kind="text/event-stream")), stream=True)
+    answer = chat(raw(http(200, body + frame(chunk({}, finish="stop")), kind="text/event-stream")), stream=True)
     assert answer.text.encode() and answer.text.endswith("\ufffd")
 
 
@@ -169,8 +152,8 @@ def test_36_lone_surrogates_in_pieces_become_replacement_characters(serve):
         b'{"data": [{"embedding": [1e30]}]}',
     ],
 )
-def test_36_embeddings_that_are_none_are_a_typed_error(serve, body):
-    assert refused(lambda: embed(serve(http(200, body)), ["a"])).code in ("response_invalid", "endpoint_not_openai")
+def test_36_embeddings_that_are_none_are_a_typed_error(raw, body):
+    assert refused(lambda: embed(raw(http(200, body)), ["a"])).code in ("response_invalid", "endpoint_not_openai")
 
 
 LIES = [
@@ -183,15 +166,15 @@ LIES = [
 
 
 @pytest.mark.parametrize("usage", LIES)
-def test_37_usage_of_embeddings_and_streams_is_believed_as_little(serve, usage):
+def test_37_usage_of_embeddings_and_streams_is_believed_as_little(raw, usage):
     vector = base64.b64encode(struct.pack("<2f", 1, 0)).decode()
-    assert embed(serve(http(200, {"data": [{"embedding": vector}], "usage": usage})), ["a"]).usage.usage_class == "invalid"
+    assert embed(raw(http(200, {"data": [{"embedding": vector}], "usage": usage})), ["a"]).usage.usage_class == "invalid"
     told = {"completion_tokens": 1} | usage
-    answer = chat(serve(events(chunk({"content": "x"}), chunk({}, finish="stop", usage=told))), stream=True)
+    answer = chat(raw(events(chunk({"content": "x"}), chunk({}, finish="stop", usage=told))), stream=True)
     assert answer.usage.usage_class == "invalid"
 
 
 @pytest.mark.parametrize("usage", [None, {}, {"prompt_tokens": None, "total_tokens": None}, {"total_tokens": 5}, []])
-def test_37_usage_that_is_missing_stays_unknown(serve, usage):
-    found = embed(serve(http(200, {"data": [{"embedding": [1.0]}], "usage": usage})), ["a"]).usage
+def test_37_usage_that_is_missing_stays_unknown(raw, usage):
+    found = embed(raw(http(200, {"data": [{"embedding": [1.0]}], "usage": usage})), ["a"]).usage
     assert (found.usage_class, found.prompt_tokens) == ("missing", None)

@@ -28,10 +28,8 @@ from byok_testing.keys import (
     register,
     rotate,
     secrets_of,
-    serving,
     set_up_apart,
     started_run,
-    store_not_used,
 )
 from byok_testing.killing import killer
 
@@ -39,17 +37,6 @@ from byok_testing.killing import killer
 @pytest.fixture
 def set_up(set_up):
     return set_up_apart(set_up)
-
-
-@pytest.fixture
-def server(monkeypatch):
-    with serving(monkeypatch) as start:
-        yield start()
-
-
-@pytest.fixture
-def other_store(vaulted, openbao, set_up):
-    return store_not_used(vaulted, openbao, set_up)
 
 
 # 14b: from one store to the other

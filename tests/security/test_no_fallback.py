@@ -43,10 +43,8 @@ from byok_testing.keys import (
     rotate,
     rotations,
     secrets_of,
-    serving,
     set_up_apart,
     started_run,
-    store_not_used,
 )
 from byok_testing.raw_server import CLOSE, RawServer, http
 
@@ -54,17 +52,6 @@ from byok_testing.raw_server import CLOSE, RawServer, http
 @pytest.fixture
 def set_up(set_up):
     return set_up_apart(set_up)
-
-
-@pytest.fixture
-def server(monkeypatch):
-    with serving(monkeypatch) as start:
-        yield start()
-
-
-@pytest.fixture
-def other_store(vaulted, openbao, set_up):
-    return store_not_used(vaulted, openbao, set_up)
 
 
 # 25: the other store is no way out

@@ -16,15 +16,8 @@ from byok.keystore import BadOrgId, LocalKeyStore, SealContext, VaultSettings, c
 from byok.keystore.setup import SetupConflict, VaultSetup, policy
 from byok.keystore.transit import TransitKeyStore
 from byok.registry import BadSealedKey, KeyVersions, Rewrapper, SealedKey
-from byok_testing.keys import FIRST, dump, place, register, serving
+from byok_testing.keys import FIRST, dump, place, register
 from byok_testing.raw_server import RawServer, http
-
-
-@pytest.fixture
-def server(monkeypatch):
-    with serving(monkeypatch) as start:
-        yield start()
-
 
 # 24: ids of organisations
 

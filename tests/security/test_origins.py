@@ -11,18 +11,7 @@ from byok.control.tables import model as model_table
 from byok.keystore import SecretIntegrity
 from byok.registry import KeyNeeded, ModelChanges, RewrapIncomplete
 from byok.runs import answer_shard, probe_models
-from byok_testing.keys import FIRST, dump, events, opened, place, put, register, rewrap, rotate, secrets_of, serving, started_run
-
-
-@pytest.fixture
-def serve(monkeypatch):
-    with serving(monkeypatch) as start:
-        yield start
-
-
-@pytest.fixture
-def server(serve):
-    return serve()
+from byok_testing.keys import FIRST, dump, events, opened, place, put, register, rewrap, rotate, secrets_of, started_run
 
 
 def edit(services, model_id, **values):

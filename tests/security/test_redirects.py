@@ -3,37 +3,13 @@
 from __future__ import annotations
 
 import json
-import ssl
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from byok.endpoint import EgressPolicy, EndpointRedirect, ForbiddenAddress
 from byok_testing.egress import CLOSED, GOOD, KEY, METADATA_IN_DISGUISE, ask, assert_nothing_stored, fails, refusal, refusals, register
-from byok_testing.hostile import FakeDns, Feeder, certificate, dialled, feeding, watch
+from byok_testing.hostile import FakeDns, Feeder, dialled
 from byok_testing.raw_server import CLOSE
-
-
-@pytest.fixture
-def outgoing() -> Iterator[list[tuple[str, Any]]]:
-    """What this process dials and looks up during the test."""
-    with watch() as seen:
-        yield seen
-
-
-@pytest.fixture
-def feed() -> Iterator[Callable[..., Feeder]]:
-    """Start feeders that are stopped after the test."""
-    yield from feeding()
-
-
-@pytest.fixture
-def tls(tmp_path: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """TLS settings of a server for llm.example and 127.0.0.1, and of a client that trusts it."""
-    return certificate(tmp_path, "llm.example", "127.0.0.1")
-
 
 # 7: redirects
 

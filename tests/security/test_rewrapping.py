@@ -33,9 +33,7 @@ from byok_testing.keys import (
     rotate,
     rotations,
     secrets_of,
-    serving,
     set_up_apart,
-    store_not_used,
 )
 from byok_testing.killing import killer, writable_memory
 from byok_testing.leaks import hits
@@ -44,22 +42,6 @@ from byok_testing.leaks import hits
 @pytest.fixture
 def set_up(set_up):
     return set_up_apart(set_up)
-
-
-@pytest.fixture
-def serve(monkeypatch):
-    with serving(monkeypatch) as start:
-        yield start
-
-
-@pytest.fixture
-def server(serve):
-    return serve()
-
-
-@pytest.fixture
-def other_store(vaulted, openbao, set_up):
-    return store_not_used(vaulted, openbao, set_up)
 
 
 # 14: rotate and rewrap

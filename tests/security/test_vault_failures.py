@@ -1,6 +1,5 @@
 """Vault as the key store: a server that fails, hangs, drips or answers with too much (22)."""
 
-import contextlib
 import gzip
 import socket
 import time
@@ -27,20 +26,8 @@ from byok.keystore.settings import AppRole
 from byok_testing.leaks import hits
 from byok_testing.raw_server import CLOSE
 from byok_testing.relay import SlowServer
-from byok_testing.vault_cases import CONTEXT, GENEROUS_S, GIVEN, LOOKUP, SEALED, SECRET, SECRET_ID, everything, key_stores_at, tenants
+from byok_testing.vault_cases import CONTEXT, GENEROUS_S, GIVEN, LOOKUP, SEALED, SECRET, SECRET_ID, everything
 from byok_testing.vault_tenant import told
-
-
-@pytest.fixture
-def closing():
-    with contextlib.ExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
-def tenant(openbao, set_up, tmp_path, closing):
-    """Make an organisation, on the shared server unless told otherwise."""
-    return tenants(openbao, set_up, tmp_path, closing)
 
 
 @pytest.fixture
@@ -53,12 +40,6 @@ def slow(closing):
         return made
 
     return start
-
-
-@pytest.fixture
-def at(closing):
-    """A key store at an address that needs no setup."""
-    return key_stores_at(closing)
 
 
 ONCE, AGAIN = False, True

@@ -1,6 +1,5 @@
 """Vault as the key store: tokens that end, their renewal, and what may give one (20)."""
 
-import contextlib
 import json
 import threading
 import time
@@ -10,26 +9,8 @@ import pytest
 
 from byok.keystore import KeyStoreAuth, VaultSettings, open_keystore
 from byok_testing.leaks import hits
-from byok_testing.vault_cases import SEALED, SECRET, everything, relays, tenants
+from byok_testing.vault_cases import SEALED, SECRET, everything
 from byok_testing.vault_tenant import moved, operate, told
-
-
-@pytest.fixture
-def closing():
-    with contextlib.ExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
-def tenant(openbao, set_up, tmp_path, closing):
-    """Make an organisation, on the shared server unless told otherwise."""
-    return tenants(openbao, set_up, tmp_path, closing)
-
-
-@pytest.fixture
-def relay(closing):
-    """Put a relay before a server."""
-    return relays(closing)
 
 
 def token_of(exchange):

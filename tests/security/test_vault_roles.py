@@ -1,6 +1,5 @@
 """Vault as the key store: who may do what, and in which namespace (18)."""
 
-import contextlib
 from dataclasses import replace
 
 import pytest
@@ -10,21 +9,9 @@ from byok.ids import new_id
 from byok.keystore import KeyStoreAuth, KeyStoreDenied, SecretIntegrity
 from byok.keystore.settings import ROLES
 from byok.keystore.transit import TransitKeyStore
-from byok_testing.vault_cases import SECRET, tenants
+from byok_testing.vault_cases import SECRET
 from byok_testing.vault_rights import EVERYONE, PERMITTED, operations
 from byok_testing.vault_tenant import operate, told, vault_body
-
-
-@pytest.fixture
-def closing():
-    with contextlib.ExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
-def tenant(openbao, set_up, tmp_path, closing):
-    """Make an organisation, on the shared server unless told otherwise."""
-    return tenants(openbao, set_up, tmp_path, closing)
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -1,6 +1,5 @@
 """Vault as the key store: nothing of what passes stays in an error or a log (17), and a redirect takes nothing elsewhere (23)."""
 
-import contextlib
 import json
 import logging
 import time
@@ -17,33 +16,8 @@ from byok.keystore.settings import ROLES, AppRole
 from byok.keystore.transit import TransitKeyStore
 from byok.keystore.vault import Vault
 from byok_testing.leaks import hits
-from byok_testing.vault_cases import CONTEXT, GIVEN, LOOKUP, SEALED, SECRET, SECRET_ID, everything, key_stores_at, relays, tenants
+from byok_testing.vault_cases import CONTEXT, GIVEN, LOOKUP, SEALED, SECRET, SECRET_ID, everything
 from byok_testing.vault_tenant import b64, damaged, vault_body
-
-
-@pytest.fixture
-def closing():
-    with contextlib.ExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
-def tenant(openbao, set_up, tmp_path, closing):
-    """Make an organisation, on the shared server unless told otherwise."""
-    return tenants(openbao, set_up, tmp_path, closing)
-
-
-@pytest.fixture
-def relay(closing):
-    """Put a relay before a server."""
-    return relays(closing)
-
-
-@pytest.fixture
-def at(closing):
-    """A key store at an address that needs no setup."""
-    return key_stores_at(closing)
-
 
 # 17: nothing of what passes stays in an error or a log
 

@@ -1,6 +1,5 @@
 """Vault as the key store: settings and files of credentials that cannot be used (22c), and its commands (22d)."""
 
-import contextlib
 import json
 import socket
 from dataclasses import replace
@@ -13,25 +12,7 @@ from byok.home import write_private
 from byok.ids import new_id
 from byok.keystore import BadVaultSettings, KeyStoreDenied, VaultSettings, open_keystore
 from byok_testing.leaks import hits
-from byok_testing.vault_cases import GIVEN, SEALED, SECRET, everything, relays, tenants
-
-
-@pytest.fixture
-def closing():
-    with contextlib.ExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
-def tenant(openbao, set_up, tmp_path, closing):
-    """Make an organisation, on the shared server unless told otherwise."""
-    return tenants(openbao, set_up, tmp_path, closing)
-
-
-@pytest.fixture
-def relay(closing):
-    """Put a relay before a server."""
-    return relays(closing)
+from byok_testing.vault_cases import GIVEN, SEALED, SECRET, everything
 
 
 @pytest.mark.parametrize(

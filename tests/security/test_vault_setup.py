@@ -1,6 +1,5 @@
 """Vault as the key store: keys that are gone, servers that have forgotten, and what a setup makes, mends and refuses (21)."""
 
-import contextlib
 import shutil
 from dataclasses import replace
 
@@ -20,20 +19,8 @@ from byok.keystore import (
 )
 from byok.keystore.settings import ROLES
 from byok.keystore.setup import SetupConflict, VaultSetup
-from byok_testing.vault_cases import SEALED, SECRET, tenants
+from byok_testing.vault_cases import SEALED, SECRET
 from byok_testing.vault_tenant import operate, told
-
-
-@pytest.fixture
-def closing():
-    with contextlib.ExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
-def tenant(openbao, set_up, tmp_path, closing):
-    """Make an organisation, on the shared server unless told otherwise."""
-    return tenants(openbao, set_up, tmp_path, closing)
 
 
 def test_21_missing_soft_deleted_and_rolled_back_keys_are_three_different_errors(tenant):

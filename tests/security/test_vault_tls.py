@@ -1,6 +1,5 @@
 """Vault as the key store: TLS with a private authority, and a server that cannot prove itself (22b)."""
 
-import contextlib
 import ipaddress
 import json
 import ssl
@@ -19,19 +18,7 @@ from byok.keystore import KeyStoreUnreachable, VaultSettings
 from byok.keystore.transit import TransitKeyStore
 from byok_testing.leaks import hits
 from byok_testing.raw_server import RawServer
-from byok_testing.vault_cases import CONTEXT, GIVEN, LOOKUP, SECRET, everything, tenants
-
-
-@pytest.fixture
-def closing():
-    with contextlib.ExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
-def tenant(openbao, set_up, tmp_path, closing):
-    """Make an organisation, on the shared server unless told otherwise."""
-    return tenants(openbao, set_up, tmp_path, closing)
+from byok_testing.vault_cases import CONTEXT, GIVEN, LOOKUP, SECRET, everything
 
 
 def certificate(folder, name, issuer=None, *, host="127.0.0.1", days=1):

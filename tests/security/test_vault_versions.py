@@ -1,7 +1,6 @@
 """Vault as the key store: the cutoff of old versions (15) and batches of which a part is bad (16)."""
 
 import asyncio
-import contextlib
 from dataclasses import replace
 
 import pytest
@@ -16,32 +15,8 @@ from byok.keystore.transit import TransitKeyStore
 from byok.registry import RegisterRequest, RewrapIncomplete, Rewrapper
 from byok.sandbox import Sandbox
 from byok_testing.leaks import hits
-from byok_testing.vault_cases import CONTEXT, SEALED, SECRET, key_stores_at, relays, tenants
+from byok_testing.vault_cases import CONTEXT, SEALED, SECRET
 from byok_testing.vault_tenant import b64, damaged, moved, told
-
-
-@pytest.fixture
-def closing():
-    with contextlib.ExitStack() as stack:
-        yield stack
-
-
-@pytest.fixture
-def tenant(openbao, set_up, tmp_path, closing):
-    """Make an organisation, on the shared server unless told otherwise."""
-    return tenants(openbao, set_up, tmp_path, closing)
-
-
-@pytest.fixture
-def relay(closing):
-    """Put a relay before a server."""
-    return relays(closing)
-
-
-@pytest.fixture
-def at(closing):
-    """A key store at an address that needs no setup."""
-    return key_stores_at(closing)
 
 
 def test_15_after_the_cutoff_old_copies_are_refused_and_rewrapped_ones_read(tenant):

@@ -20,6 +20,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+MIB = 2**20
+MOST_MEMORY = 96 * MIB
+"""Above this a client has grown with what it was sent: the largest answer, four times over, is less."""
+
+LONGEST_S = 10.0
+"""With a deadline of 1 s: room for a slow machine, and far from what answers without end would take."""
+
 _seen: list[tuple[str, Any]] | None = None
 
 
