@@ -22,8 +22,12 @@ from byok.endpoint.capabilities import missing
 from byok.errors import InputError
 from byok.money import parse_usd
 from byok.registry import GRACE, Model, ModelChanges, RegisterRequest
+from byok.registry.models import MOST_PER_MINUTE, RATE_LIMITS
 
 app = App(name="model", help="Register models, and list, show, probe, change, rotate or disable them.")
+
+PerMinute = str | None
+"""A rate limit, read by the rules of `RegisterRequest`: the command line's own reading of numbers rounds 0.4 to 0, which clears one."""
 
 
 class BadModel(InputError):
@@ -50,6 +54,8 @@ def register(
     extra_payload: str | None = None,
     price_input: str | None = None,
     price_output: str | None = None,
+    requests_per_minute: PerMinute = None,
+    tokens_per_minute: PerMinute = None,
     public: Annotated[bool, Parameter(negative="")] = False,
     full_probe: Annotated[bool, Parameter(negative="")] = False,
     strict: Annotated[bool, Parameter(negative="")] = False,
@@ -76,6 +82,8 @@ def register(
         extra_payload: JSON object that is merged into every chat request.
         price_input: USD per million input tokens; without it, cost is unknown.
         price_output: USD per million output tokens.
+        requests_per_minute: Most requests that a run sends to the model in a minute; without it, no limit is declared.
+        tokens_per_minute: Most tokens, of prompts and answers together, in a minute; without it, no limit is declared.
         public: The model is served under the platform's key: its tokens are billed in ECU.
         full_probe: Find out what the model can do, for at most 300 tokens, and warn of tags that claim more.
         strict: Refuse tags that claim what a full probe does not find; implies --full-probe.
@@ -94,6 +102,8 @@ def register(
             extra_payload=_object(extra_payload),
             price_input=None if price_input is None else parse_usd(price_input, what="--price-input"),
             price_output=None if price_output is None else parse_usd(price_output, what="--price-output"),
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
             public=public,
             provider=provider,
         )
@@ -107,8 +117,13 @@ def register(
 
 def _bad_option(invalid: ValidationError, command: str) -> BadModel:
     first = invalid.errors(include_input=False, include_url=False, include_context=False)[0]
-    option = {"key": "KEY", "remote_id": "--model-id", "tags": "--tag"}.get(str(first["loc"][0]), f"--{first['loc'][0]}".replace("_", "-"))
-    return BadModel(f"{option}: {first['msg']}", hint=f"see: byok model {command} --help")
+    name = str(first["loc"][0])
+    option = {"key": "KEY", "remote_id": "--model-id", "tags": "--tag"}.get(name, f"--{name}".replace("_", "-"))
+    hint = f"see: byok model {command} --help"
+    if name in RATE_LIMITS:
+        without = "0 clears the limit" if command == "update" else "leave it out to declare no limit"
+        hint = f"give a whole number from 1 to {MOST_PER_MINUTE}; {without}"
+    return BadModel(f"{option}: {first['msg']}", hint=hint)
 
 
 def _object(text: str | None) -> dict[str, Any]:
@@ -256,6 +271,8 @@ def update(
     extra_payload: str | None = None,
     price_input: str | None = None,
     price_output: str | None = None,
+    requests_per_minute: PerMinute = None,
+    tokens_per_minute: PerMinute = None,
     json: Json = False,
 ) -> None:
     """Change a model. A new base URL demands the key again, and is probed before it counts.
@@ -276,6 +293,8 @@ def update(
         extra_payload: JSON object that is merged into every chat request.
         price_input: USD per million input tokens.
         price_output: USD per million output tokens.
+        requests_per_minute: Most requests that a run sends to the model in a minute; 0 clears the limit.
+        tokens_per_minute: Most tokens, of prompts and answers together, in a minute; 0 clears the limit.
         json: Print JSON of a stable shape instead of text.
     """
     services = open_services()
@@ -290,6 +309,8 @@ def update(
             extra_payload=None if extra_payload is None else _object(extra_payload),
             price_input=None if price_input is None else parse_usd(price_input, what="--price-input"),
             price_output=None if price_output is None else parse_usd(price_output, what="--price-output"),
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
             provider=provider,
         )
     except ValidationError as invalid:

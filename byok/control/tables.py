@@ -154,6 +154,8 @@ model = Table(
     Column("health", String(12), nullable=False, server_default="unknown"),  # unknown | ok | degraded | unreachable
     Column("health_failures", Integer, nullable=False, server_default="0"),  # failed checks in a row
     Column("checked_at", Utc),  # when the last check ended
+    Column("requests_per_minute", Integer),  # rate limits that the owner declares; NULL: none
+    Column("tokens_per_minute", Integer),
     Column("revision", Integer, nullable=False),  # goes up with every change
     Column("created_by", String(36), ForeignKey("member.id"), nullable=False),
     Column("created_at", Utc, nullable=False),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -33,6 +33,8 @@ class ModelRef(_Frozen):
     key_version: int | None
     capabilities: dict[str, Any]
     provider: str | None = None
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
 
 
 class DatasetRef(_Frozen):
@@ -98,6 +100,16 @@ class RunPlan(_Frozen):
     max_failure_rate: float
     embedders: tuple[EmbedderRef, ...] = ()
     """Graders that ask for embeddings; plans written before there were any have none."""
+    max_usd: Decimal | None = None
+    """Most that the providers' bill may come to, in US dollars."""
+    max_micro_ecu: int | None = None
+    max_requests: int | None = None
+    deadline_s: float = 900.0
+    """Seconds from a sample's first attempt within which its last one must begin."""
+    on_unknown: Literal["resend", "hold"] = "resend"
+    """What becomes of a sample whose last attempt was left open by a crash: it may have been paid for."""
+    reuse: bool = False
+    """Whether answers of earlier runs to the same question count."""
 
     @property
     def planned(self) -> int:

@@ -52,6 +52,12 @@ class Keyring:
             self._audit.record("failed", "key.open", ref.key, chain=org_id, reason=error.code, version=ref.key_version)
             raise
 
+    def pool(self, ref: ModelRef, org_id: str) -> str:
+        """Names what has rate limits of its own: the endpoint and the key, by the key's fingerprint. Models with the same two share it."""
+        if ref.key_version is None:
+            return f"{ref.origin} without a key"
+        return f"{ref.origin} {self._versions.fingerprint(ref.id, org_id, ref.key_version) or f'{ref.id} {ref.key_version}'}"
+
     @asynccontextmanager
     async def client(self, ref: ModelRef, org_id: str, *, connections: int) -> AsyncIterator[EndpointClient]:
         """A client for a model, with its key opened once; when the endpoint refuses it and there is a newer one, with that.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -43,6 +43,13 @@ def _check_provider(value: str | None) -> str | None:
     raise problem
 
 
+RATE_LIMITS: Final = ("requests_per_minute", "tokens_per_minute")
+"""The rate limits that an owner may declare."""
+
+MOST_PER_MINUTE: Final = 2**31 - 1
+"""Largest rate limit: what an integer column of every database holds, and more than any endpoint serves."""
+
+
 class RegisterRequest(BaseModel):
     """What registering a model takes, but for the key."""
 
@@ -60,6 +67,20 @@ class RegisterRequest(BaseModel):
     price_output: Decimal | None = Field(default=None, ge=0)
     public: bool = False
     provider: str | None = Field(default=None, description="Provider profile (byok provider list); empty: by the base URL.")
+    requests_per_minute: int | None = Field(
+        default=None,
+        ge=1,
+        le=MOST_PER_MINUTE,
+        title="Requests per minute",
+        description="Rate limit that runs keep: most requests that they send to the model in a minute. Empty: none is declared.",
+    )
+    tokens_per_minute: int | None = Field(
+        default=None,
+        ge=1,
+        le=MOST_PER_MINUTE,
+        title="Tokens per minute",
+        description="Rate limit that runs keep: most tokens, of prompts and answers together, in a minute. Empty: none is declared.",
+    )
 
     _nothing_reserved = field_validator("extra_payload")(_check_payload)
     _tags_are_words = field_validator("tags")(_check_tags)
@@ -67,7 +88,7 @@ class RegisterRequest(BaseModel):
 
 
 class ModelChanges(BaseModel):
-    """What is to be changed about a model; what is None stays."""
+    """What is to be changed about a model; what is None stays, and a rate limit of 0 is cleared."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
@@ -81,14 +102,17 @@ class ModelChanges(BaseModel):
     price_input: Decimal | None = Field(default=None, ge=0)
     price_output: Decimal | None = Field(default=None, ge=0)
     provider: str | None = None
+    requests_per_minute: int | None = Field(default=None, ge=0, le=MOST_PER_MINUTE)
+    tokens_per_minute: int | None = Field(default=None, ge=0, le=MOST_PER_MINUTE)
 
     _nothing_reserved = field_validator("extra_payload")(_check_payload)
     _tags_are_words = field_validator("tags")(_check_tags)
     _provider_is_known = field_validator("provider")(_check_provider)
 
     def values(self) -> dict[str, Any]:
-        """What changes, but for the base URL."""
-        return {name: value for name, value in self if value is not None and name != "base_url"}
+        """What changes, but for the base URL; None clears a rate limit."""
+        given = {name: value for name, value in self if value is not None and name != "base_url"}
+        return given | {name: None for name in RATE_LIMITS if given.get(name) == 0}
 
 
 def seen(shown: Credentials | None) -> dict[str, Any]:
@@ -100,7 +124,7 @@ def seen(shown: Credentials | None) -> dict[str, Any]:
 
 CHANGEABLE = (
     *("name", "base_url", "origin", "remote_id", "tags", "description", "max_tokens", "extra_payload"),
-    *("price_input", "price_output", "provider", "key_version", "key_mask", "auth"),
+    *("price_input", "price_output", "provider", "key_version", "key_mask", "auth", *RATE_LIMITS),
 )
 """What may change about a model once it is registered."""
 
@@ -132,6 +156,8 @@ class Model:
     health: str
     health_failures: int
     checked_at: datetime | None
+    requests_per_minute: int | None
+    tokens_per_minute: int | None
     revision: int
     created_at: datetime
     updated_at: datetime
@@ -163,6 +189,8 @@ class Model:
             health="unknown",
             health_failures=0,
             checked_at=None,
+            requests_per_minute=request.requests_per_minute,
+            tokens_per_minute=request.tokens_per_minute,
             revision=1,
             created_at=now,
             updated_at=now,
@@ -198,6 +226,8 @@ class Model:
             key_version=self.key_version,
             capabilities=self.capabilities,
             provider=self.provider,
+            requests_per_minute=self.requests_per_minute,
+            tokens_per_minute=self.tokens_per_minute,
         )
 
     def row(self) -> ModelRow:
@@ -231,7 +261,7 @@ class Model:
         """The stable JSON shape of a model."""
         names = (
             *("key", "name", "description", "status", "base_url", "remote_id", "tags", "max_tokens", "extra_payload", "public"),
-            *("price_input", "price_output", "provider", "key_mask", "key_version", "auth", "capabilities", "health", "health_failures"),
-            *("checked_at", "revision", "created_at", "updated_at", "id"),
+            *("price_input", "price_output", *RATE_LIMITS, "provider", "key_mask", "key_version", "auth", "capabilities"),
+            *("health", "health_failures", "checked_at", "revision", "created_at", "updated_at", "id"),
         )
         return {name: getattr(self, name) for name in names}

@@ -285,6 +285,13 @@ class KeyVersions:
         }
         return connection.execute(update(model_secret).where(*which, model_secret.c.state != "destroyed").values(**gone)).rowcount
 
+    def fingerprint(self, model_id: str, org_id: str, version: int) -> str | None:
+        """The fingerprint of a version of a model's key; None when there is no such version."""
+        mine = (model_secret.c.org_id == org_id, model_secret.c.model_id == model_id, model_secret.c.version == version)
+        with self._control.read() as connection:
+            found: str | None = connection.execute(select(model_secret.c.fingerprint).where(*mine)).scalar()
+            return found
+
     def list(self, model_id: str) -> list[dict[str, Any]]:
         """The versions of a model's key, the newest first; never what they hold."""
         shown = ("version", "state", "store", "fingerprint", "origin", "created_at", "grace_until")
