@@ -4,7 +4,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-JOBS ?= 2
+# Tests wait more than they compute: three at a time keep two cores busy.
+JOBS ?= 3
 
 .DEFAULT_GOAL := help
 
@@ -42,8 +43,12 @@ test: $(READY) programs ## Run the tests, but for the slow ones (9 minutes on 2 
 
 # Whole runs through a real server and worker, interrupted in every way, with a search for keys in all that they leave.
 .PHONY: test-slow
-test-slow: $(READY) ## Run the slow tests: interrupted runs, and the search for leaked keys (5 minutes)
+test-slow: $(READY) ## Run the slow tests: interrupted, killed and scaled runs, and the search for leaked keys (10 minutes)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow $(PYTEST_ARGS)
+
+.PHONY: test-kill
+test-kill: $(READY) ## Kill whole chains at fifty random moments, and check what is on record against the endpoints' counters (15 minutes)
+	BYOK_TEST_KILLS=50 $(BIN)/python -m pytest -s tests/e2e/test_killed_at_random.py $(PYTEST_ARGS)
 
 # What cannot be simulated is run for real, each group by a target of its own.
 .PHONY: test-nginx
@@ -99,6 +104,7 @@ lock: $(READY) ## Resolve the dependencies anew into the lock files
 
 .PHONY: bench
 bench: $(READY) ## Run the benchmarks (results: benchmarks/README.md)
+	$(BIN)/python benchmarks/engine.py
 	$(BIN)/python benchmarks/warehouse.py
 	$(BIN)/python benchmarks/keystore.py
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-import uuid
 
 import uuid_utils
 
-_NAMESPACE = uuid.UUID("6f3c1f0e-6a55-5d0c-9d0b-3a8b5f1d2c4e")
+_NAMESPACE = uuid_utils.UUID("6f3c1f0e-6a55-5d0c-9d0b-3a8b5f1d2c4e")
 
 
 SLUG = r"[a-z0-9][a-z0-9-]{0,62}"
@@ -29,5 +28,5 @@ def natural_id(kind: str, *parts: str | int) -> str:
 
     Each part is length-prefixed, so ("a", "bc") and ("ab", "c") differ.
     """
-    name = "".join(f"{len(text)}:{text}" for text in (kind, *map(str, parts)))
-    return str(uuid.uuid5(_NAMESPACE, name))
+    name = f"{len(kind)}:{kind}" + "".join([f"{len(text)}:{text}" for text in map(str, parts)])
+    return str(uuid_utils.uuid5(_NAMESPACE, name))

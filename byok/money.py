@@ -40,6 +40,26 @@ def parse_usd(text: str, *, what: str) -> Decimal:
     return amount
 
 
+def micro_ecu(text: str, *, what: str) -> int:
+    """A non-negative amount of ECU in micro-ECU, exact.
+
+    Args:
+        text: A plain decimal such as `1.5`.
+        what: The option or field, for the message.
+
+    Raises:
+        BadAmount: Not a number, negative, not finite, or finer than a micro-ECU.
+    """
+    hint = "write ECU as a plain decimal, for example 1.5"
+    try:
+        amount = Decimal(text.strip())
+    except InvalidOperation:
+        raise BadAmount(f"{what}: {text!r} is not an amount", hint=hint) from None
+    if not amount.is_finite() or amount < 0 or amount >= Decimal(10) ** 12 or amount * MICRO != int(amount * MICRO):
+        raise BadAmount(f"{what}: {text!r} is not a non-negative amount with at most 6 decimals", hint=hint)
+    return int(amount * MICRO)
+
+
 def token_cost_usd(tokens: int, usd_per_million: Decimal) -> Decimal:
     """What `tokens` cost at a price in USD per million tokens, rounded half to even at 12 places."""
     return (Decimal(tokens) * usd_per_million / MICRO).quantize(USD_PLACES, rounding=ROUND_HALF_EVEN)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from byok.app import Services
 from byok.billing import TwoBills
 from byok.money import ecu, plain
 from byok.registry import Checked
 from byok.reporting import RunSummary
 from byok.runs import Finished
 from byok.text import markdown, visible
+from byok.warehouse import Queries
 
 
 def _text(value: object) -> str:
@@ -42,12 +42,12 @@ def summary_markdown(summary: RunSummary, finished: Finished) -> str:
     return "\n".join(lines)
 
 
-def leaderboard_rows(services: Services, summary: RunSummary) -> list[dict[str, Any]]:
+def leaderboard_rows(results: Queries, org_id: str, summary: RunSummary) -> list[dict[str, Any]]:
     """Runs over the same version of the data set, best first within each grader."""
-    found = services.warehouse.query(
+    found = results.query(
         "SELECT grader, model_key, score, low, high, run_id FROM v1.leaderboard "
         "WHERE org_id = ? AND dataset_version = ? ORDER BY grader, score DESC NULLS LAST, run_id LIMIT 100",
-        [services.actor.org_id, summary.dataset_version],
+        [org_id, summary.dataset_version],
     )
     return [
         {

@@ -10,6 +10,6 @@ from tasks.policies import SETTINGS
 
 
 @task(name="bill", **SETTINGS)
-def bill(run_id: str) -> int:
+async def bill(run_id: str) -> int:
     """Write the lines of the two bills."""
     return bill_run(open_services(), run_id)

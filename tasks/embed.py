@@ -11,6 +11,6 @@ from tasks.policies import SETTINGS
 
 
 @task(name="embed-shard", **SETTINGS)
-async def embed_shard(run_id: str, grader: str, shard: int) -> ShardReport:
+async def embed_shard(run_id: str, grader: str, shard: int, parts: int = 1) -> ShardReport:
     """Ask for the vectors of the answers of one shard, and compare them with what was expected."""
-    return await ask_embedder(open_services(), run_id, grader, shard)
+    return await ask_embedder(open_services(), run_id, grader, shard, parts)

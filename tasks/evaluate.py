@@ -10,6 +10,6 @@ from tasks.policies import SETTINGS
 
 
 @task(name="evaluate-shard", **SETTINGS)
-async def evaluate_shard(run_id: str, shard: int) -> ShardReport:
+async def evaluate_shard(run_id: str, shard: int, parts: int = 1) -> ShardReport:
     """Answer and grade the rows of one shard."""
-    return await answer_shard(open_services(), run_id, shard)
+    return await answer_shard(open_services(), run_id, shard, parts)

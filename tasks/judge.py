@@ -11,6 +11,6 @@ from tasks.policies import SETTINGS
 
 
 @task(name="judge-shard", **SETTINGS)
-async def judge_shard(run_id: str, judge: str, shard: int) -> ShardReport:
+async def judge_shard(run_id: str, judge: str, shard: int, parts: int = 1) -> ShardReport:
     """Ask one judge about the answers of one shard."""
-    return await ask_judge(open_services(), run_id, judge, shard)
+    return await ask_judge(open_services(), run_id, judge, shard, parts)

@@ -5,19 +5,21 @@ from __future__ import annotations
 from prefect import task
 
 from byok.engine.plan import RunPlan
-from byok.runs import EvaluationRequest, open_run, start_run
+from byok.runs import EvaluationRequest, Resumption, change_run, resume_run, start_run
 from tasks.opening import open_services
 from tasks.policies import SETTINGS
 
 
 @task(name="register", **SETTINGS)
-def register(request: EvaluationRequest, flow_run_id: str) -> RunPlan:
+async def register(request: EvaluationRequest, flow_run_id: str) -> RunPlan:
     """Resolve the request into a plan and record the run."""
     return start_run(open_services(), request, flow_run_id)
 
 
 @task(name="find", **SETTINGS)
-def find(run_id: str) -> RunPlan:
-    """The plan of a run of this organisation."""
-    _, plan = open_run(open_services(), run_id, "run.resume")
-    return plan
+async def find(run_id: str, changes: Resumption | None = None) -> RunPlan:
+    """The plan of a run of this organisation, which is about to be gone on with."""
+    services = open_services()
+    if changes is not None:
+        change_run(services, run_id, changes)
+    return resume_run(services, run_id)

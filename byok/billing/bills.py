@@ -8,7 +8,7 @@ from typing import Any
 
 from byok.errors import OutsideError
 from byok.money import ecu, token_cost_usd
-from byok.warehouse import Warehouse
+from byok.warehouse import Queries
 
 
 class BillDoesNotTie(OutsideError):
@@ -115,7 +115,7 @@ FROM v1.charges WHERE org_id = ? AND run_id = ?
 """
 
 
-def two_bills(warehouse: Warehouse, org_id: str, run_id: str) -> TwoBills:
+def two_bills(warehouse: Queries, org_id: str, run_id: str) -> TwoBills:
     """The two bills of a run; every stored amount is reckoned again on the way.
 
     Raises:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-import time
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 from pydantic import ValidationError
@@ -14,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from byok.access import RUNS_WRITE, require
 from byok.app import Services, open_services
 from byok.cli.output import Json, emit
-from byok.cli.processes import FlowProcess, FlowProcessFailed
+from byok.cli.processes import FlowProcessFailed, flow_process
 from byok.cli.run import draw_summary
 from byok.engine.progress import read_progress
 from byok.errors import ByokError, InputError
@@ -48,13 +47,19 @@ def evaluate(
     judge: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     limit: int | None = None,
     seed: int = 0,
-    concurrency: int = 16,
+    concurrency: int = 64,
     max_tokens: int | None = None,
     temperature: float | None = None,
     system: str | None = None,
     min_score: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     max_failure_rate: float = 0.1,
     shard_size: int = 500,
+    max_usd: str | None = None,
+    max_ecu: str | None = None,
+    max_requests: int | None = None,
+    deadline: float = 900,
+    on_unknown: Literal["resend", "hold"] = "resend",
+    reuse: Annotated[bool, Parameter(negative="")] = False,
     yes: Annotated[bool, Parameter(negative="")] = False,
     json: Json = False,
 ) -> int:
@@ -71,13 +76,19 @@ def evaluate(
         judge: Name of a judge, may be given again.
         limit: Answer only this many rows, drawn with the seed.
         seed: Decides which rows a limit draws.
-        concurrency: Most requests under way at once.
+        concurrency: Most requests under way at once; how many the endpoint takes is found by asking.
         max_tokens: Most tokens of one answer.
         temperature: Sampling temperature; without it, the endpoint's own.
         system: System prompt, sent before each row.
         min_score: Threshold GRADER=SCORE, may be given again; below it the command leaves with 1.
         max_failure_rate: Share of failed rows above which the run is invalid.
         shard_size: Rows that one task run answers, with the key opened once.
+        max_usd: Stop before the providers' bill could pass so many US dollars. The run is then partial, and can be resumed with more.
+        max_ecu: Stop before the platform's bill could pass so many ECU.
+        max_requests: Stop after so many requests, probes and retries included.
+        deadline: Seconds for which a row is tried again, from its first request on.
+        on_unknown: After a crash, what becomes of rows whose answer was not seen: resend (it may be paid for twice) or hold.
+        reuse: Take over answers and verdicts that earlier runs got for the same question; they cost nothing.
         yes: Do not ask before starting.
         json: Print JSON of a stable shape instead of a table.
     """
@@ -96,12 +107,19 @@ def evaluate(
         min_scores=dict(_threshold(text) for text in min_score),
         max_failure_rate=max_failure_rate,
         shard_size=shard_size,
+        max_usd=max_usd,
+        max_ecu=max_ecu,
+        max_requests=max_requests,
+        deadline_s=deadline,
+        on_unknown=on_unknown,
+        reuse=reuse,
     )
     rows = _check_names(services, request)
     if not (yes or json) and sys.stdin.isatty() and not _confirmed(request, rows):
         return 0
     (run_id,) = run_flows(services, [request], quiet=json)
-    summary = run_summary(services.warehouse, services.actor.org_id, run_id)
+    with services.warehouse.reading() as results:
+        summary = run_summary(results, services.actor.org_id, run_id)
     passed = summary.status == "completed" and not summary.below
     emit({"run": summary.as_dict()}, json=json, human=lambda out: draw_summary(out, summary))
     return 0 if passed else 1
@@ -171,17 +189,18 @@ def run_flows(services: Services, requests: list[EvaluationRequest], *, quiet: b
 
 
 def follow(services: Services, jobs: list[dict[str, Any]], labels: list[str], *, quiet: bool) -> list[str]:
-    """Carry out jobs (see `FlowProcess`) to their end, showing progress under their labels; return the ids of the runs.
+    """Carry out jobs (see `FlowProcess.begin`) to their end, showing progress under their labels; return the ids of the runs.
 
     Raises:
         RunFailed, FlowProcessFailed: See `run_flows`.
     """
-    process = FlowProcess(services.home, jobs)
+    process = flow_process(services.home)
     runs: dict[int, str] = {}
     ended: dict[int, dict[str, Any] | None] = {}
     console = Console(stderr=True, markup=False, highlight=False, emoji=False)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     try:
+        process.begin(jobs)
         with Progress(*columns, console=console, disable=quiet, transient=True) as shown:
             start = shown.add_task("starting Prefect", total=None)
             bars: dict[tuple[int, str], TaskID] = {}
@@ -198,7 +217,7 @@ def follow(services: Services, jobs: list[dict[str, Any]], labels: list[str], *,
                     raise FlowProcessFailed("the flow process ended early", hint=f"its output is in {process.log}")
                 if len(ended) == len(jobs):
                     break
-                time.sleep(0.15)
+                process.wait(0.15)
     finally:
         # A finished process still has its ephemeral server to put away; an interrupted one has journals to close.
         if len(ended) == len(jobs):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import sys
 
 from cyclopts import App, CycloptsError
@@ -39,19 +41,23 @@ _COMMANDS = {
     "doctor": ("byok.cli.doctor:doctor", "Check this installation and say how to mend it."),
 }
 
+_RUN_FLOWS = (["evaluate"], ["run", "resume"])
+"""How the commands begin that run a flow in the installation of the environment."""
+
 for _name, (_path, _help) in _COMMANDS.items():
     app.command(_path, name=_name, help=_help)
 
 
 def run(arguments: list[str]) -> int:
     """Run one command; return its exit code (0 done, 1 thresholds or partial, 2 usage or input, 3 not permitted, 4 outside)."""
-    from byok.cli.output import report_error
-
     try:
-        result = app(arguments, exit_on_error=False, print_error=True, result_action="return_value")
+        with _flow_process(arguments):
+            result = app(arguments, exit_on_error=False, print_error=True, result_action="return_value")
     except CycloptsError:
         return 2
     except ByokError as error:
+        from byok.cli.output import report_error
+
         return report_error(error, json="--json" in arguments)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -59,9 +65,21 @@ def run(arguments: list[str]) -> int:
     return result if isinstance(result, int) else 0
 
 
+def _flow_process(arguments: list[str]) -> contextlib.AbstractContextManager[None]:
+    """Around a command that runs a flow: the flow's process, started at once, since nothing takes as long as its imports."""
+    if not any(arguments[: len(words)] == words for words in _RUN_FLOWS) or not {"--help", "-h"}.isdisjoint(arguments):
+        return contextlib.nullcontext()
+    from byok.cli.processes import started_early
+    from byok.home import Home
+
+    return started_early(Home.from_environment())
+
+
 def main() -> None:
     """Entry point of the console script."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    gc.freeze()  # all of it is let go of now: there is no use in looking for garbage in it
+    sys.exit(code)
 
 
 if __name__ == "__main__":

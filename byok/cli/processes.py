@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
+import select
 import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -46,12 +47,15 @@ def prefect_environment(home: Home) -> dict[str, str]:
     standing = read_standing_server(home)
     if standing is not None:
         found.setdefault("PREFECT_API_URL", standing)
-    if standing is not None and found["PREFECT_API_URL"] == standing:
-        login = read_login(home)
-        if login is not None:
-            found["PREFECT_API_AUTH_STRING"] = login
-    elif "PREFECT_API_URL" not in found:
-        found["PREFECT_API_AUTH_STRING"] = found["PREFECT_SERVER_API_AUTH_STRING"] = new_login()
+    if found.get("PREFECT_API_URL") != standing:
+        return found
+    # A server of ours is of the same version: its clients need not ask.
+    found["PREFECT_CLIENT_SERVER_VERSION_CHECK_ENABLED"] = "false"
+    login = new_login() if standing is None else read_login(home)
+    if login is not None:
+        found["PREFECT_API_AUTH_STRING"] = login
+        if standing is None:
+            found["PREFECT_SERVER_API_AUTH_STRING"] = login
     return found
 
 
@@ -96,33 +100,62 @@ class FlowEvent:
 class FlowProcess:
     """Evaluations running in a process of their own.
 
+    It is started before it is known what it shall do: it takes a second or two to import Prefect, meanwhile names are checked and
+    questions asked. Without anything to do, it ends.
+
     Args:
         home: The installation.
-        requests: One evaluation request each, as plain data (never a key), or `{"resume": run id}`.
     """
 
-    def __init__(self, home: Home, requests: list[dict[str, Any]]) -> None:
+    def __init__(self, home: Home) -> None:
         (launcher,) = entry_points(group="byok.flows", name="launcher")
         private_dir(home.root / "logs")
+        self.home = home
         self.log = home.root / "logs" / "flows.log"
-        with self.log.open("ab") as log, tempfile.TemporaryFile() as given:
-            given.write(orjson.dumps({"requests": requests}))
-            given.seek(0)
+        with self.log.open("ab") as log:
             self.child = subprocess.Popen(
-                [sys.executable, "-m", launcher.value], stdin=given, stdout=subprocess.PIPE, stderr=log, env=prefect_environment(home)
+                [sys.executable, "-m", launcher.value],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=prefect_environment(home),
             )
         assert self.child.stdout is not None
         os.set_blocking(self.child.stdout.fileno(), False)
-        self._rest = b""
+        self._said = b""
+
+    def begin(self, requests: list[dict[str, Any]]) -> None:
+        """Say what to do.
+
+        Args:
+            requests: One evaluation request each, as plain data (never a key), or `{"resume": run id}`.
+        """
+        assert self.child.stdin is not None
+        # A process that has died in the meantime is noticed by whoever waits for what it says.
+        with contextlib.suppress(BrokenPipeError), self.child.stdin as given:
+            given.write(orjson.dumps({"requests": requests}))
 
     def events(self) -> Iterator[FlowEvent]:
         """What has been said since the last call; never waits."""
-        assert self.child.stdout is not None
-        self._rest += self.child.stdout.read() or b""
-        *lines, self._rest = self._rest.split(b"\n")
+        self._listen()
+        *lines, self._said = self._said.split(b"\n")
         for line in lines:
             told = orjson.loads(line)
             yield FlowEvent(told["event"], told["index"], told["run_id"], told.get("error"))
+
+    def wait(self, seconds: float) -> None:
+        """Wait until something is said or the process has ended, but no longer than this."""
+        assert self.child.stdout is not None
+        if select.select([self.child.stdout], [], [], seconds)[0] and self._listen():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.child.wait(seconds)
+
+    def _listen(self) -> bool:
+        """Take in what has been said; return whether there will be no more."""
+        assert self.child.stdout is not None
+        said = self.child.stdout.read()  # None: nothing as yet
+        self._said += said or b""
+        return said == b""
 
     @property
     def running(self) -> bool:
@@ -130,7 +163,31 @@ class FlowProcess:
 
     def stop(self) -> None:
         """Interrupt the process and wait for it: what was done stays in the journals."""
-        stop_process(self.child)
+        assert self.child.stdin is not None and self.child.stdout is not None
+        self.child.stdin.close()
+        # Requests under way come to their end first; none takes longer than their deadline.
+        stop_process(self.child, patience_s=150.0)
+        self.child.stdout.close()
+
+
+_early: list[FlowProcess] = []
+
+
+@contextlib.contextmanager
+def started_early(home: Home) -> Iterator[None]:
+    """Have a flow process import while a command does what comes before; one that is not taken is gone at the end."""
+    if home.initialised:
+        _early.append(FlowProcess(home))
+    try:
+        yield
+    finally:
+        while _early:
+            _early.pop().stop()
+
+
+def flow_process(home: Home) -> FlowProcess:
+    """A flow process of this installation: the one that was started early, if there is one."""
+    return _early.pop() if _early and _early[-1].home == home else FlowProcess(home)
 
 
 def stop_process(child: subprocess.Popen[bytes], patience_s: float = 20.0) -> None:
@@ -140,6 +197,6 @@ def stop_process(child: subprocess.Popen[bytes], patience_s: float = 20.0) -> No
     child.send_signal(signal.SIGINT)
     try:
         child.wait(patience_s)
-    except subprocess.TimeoutExpired:
-        child.kill()
+    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+        child.kill()  # a second Ctrl-C does not wait for anything
         child.wait()

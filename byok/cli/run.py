@@ -1,22 +1,34 @@
-"""`byok run`: list runs, show one, or go on with one that was stopped."""
+"""`byok run`: list runs, show one, steer one that is under way, or go on with one that was stopped."""
 
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 
 from cyclopts import App
+from pydantic import ValidationError
 from rich.console import Console
 
 from byok.access import MODELS_READ, require
 from byok.app import open_services
 from byok.cli.output import Json, emit, note, table
+from byok.cli.watch import watch
+from byok.engine.control import Wish
+from byok.errors import InputError
 from byok.money import ecu, plain
 from byok.reporting import RunSummary, find_run, run_summary
-from byok.runs import open_run
+from byok.runs import Resumption, ask_run, change_run, open_run
 from byok.text import visible
 
-app = App(name="run", help="List runs, show one, or go on with one that was stopped.")
+app = App(name="run", help="List runs, show one, watch or steer one that is under way, or go on with one that was stopped.")
+app.command(watch)
+
+
+class BadOption(InputError):
+    """An option is out of its range."""
+
+    code = "bad_option"
+
 
 _SHORT = 8
 """Characters of a run's id in the list: enough to name it by."""
@@ -82,13 +94,26 @@ def show(run: str, /, *, json: Json = False) -> None:
 
 
 @app.command
-def resume(run: str, /, *, json: Json = False) -> int:
+def resume(
+    run: str,
+    /,
+    *,
+    max_usd: str | None = None,
+    max_ecu: str | None = None,
+    max_requests: int | None = None,
+    on_unknown: Literal["resend", "hold"] | None = None,
+    json: Json = False,
+) -> int:
     """Go on with a run that was stopped: what is answered is not asked again, what is judged not judged again.
 
     Leaves with 0 when the run is complete and above its thresholds, with 1 when it is partial, invalid or below one.
 
     Args:
         run: Id of the run, the beginning of it, or latest.
+        max_usd: Another cap on the providers' bill, in US dollars; what was spent before counts.
+        max_ecu: Another cap on the platform's bill, in ECU.
+        max_requests: Another cap on the number of requests.
+        on_unknown: What becomes of rows whose answer was not seen when the run was killed: resend (it may be paid for twice) or hold.
         json: Print JSON of a stable shape instead of a table.
     """
     from byok.cli.evaluate import follow  # it draws a summary with this module
@@ -97,14 +122,60 @@ def resume(run: str, /, *, json: Json = False) -> int:
     org = services.actor.org_id
     found = run_summary(services.warehouse, org, find_run(services.warehouse, org, run))
     open_run(services, found.run_id, "run.resume")
+    try:
+        changes = Resumption(max_usd=max_usd, max_ecu=max_ecu, max_requests=max_requests, on_unknown=on_unknown)
+    except ValidationError as invalid:
+        first = invalid.errors(include_input=False, include_url=False)[0]
+        raise BadOption(f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}", hint="see: byok run resume --help") from None
     if found.status == "completed":
         note("this run is complete: there is nothing to go on with")
         summary = found
     else:
+        change_run(services, found.run_id, changes)
         follow(services, [{"resume": found.run_id}], [found.model_key], quiet=json)
         summary = run_summary(services.warehouse, org, found.run_id)
     emit({"run": summary.as_dict()}, json=json, human=lambda out: draw_summary(out, summary))
     return 0 if summary.status == "completed" and not summary.below else 1
+
+
+@app.command
+def pause(run: str, /, *, json: Json = False) -> None:
+    """Let a run that is under way send nothing more, until it is told to continue; requests under way come to their end.
+
+    Args:
+        run: Id of the run, the beginning of it, or latest.
+        json: Print JSON of a stable shape.
+    """
+    _ask(run, "pause", "no further request starts; go on with: byok run continue", json)
+
+
+@app.command(name="continue")
+def continue_(run: str, /, *, json: Json = False) -> None:
+    """Let a paused run go on.
+
+    Args:
+        run: Id of the run, the beginning of it, or latest.
+        json: Print JSON of a stable shape.
+    """
+    _ask(run, "run", "requests start again", json)
+
+
+@app.command
+def cancel(run: str, /, *, json: Json = False) -> None:
+    """End a run that is under way: requests under way come to their end, what is done is graded, billed and reported.
+
+    Args:
+        run: Id of the run, the beginning of it, or latest.
+        json: Print JSON of a stable shape.
+    """
+    _ask(run, "cancel", "it ends as soon as the requests under way have; go on with it later: byok run resume", json)
+
+
+def _ask(run: str, wish: Wish, told: str, json: bool) -> None:
+    services = open_services()
+    run_id = find_run(services.warehouse, services.actor.org_id, run)
+    ask_run(services, run_id, wish)
+    emit({"run": {"run_id": run_id, "wish": wish}}, json=json, human=lambda out: note(f"run {run_id[:_SHORT]}: {told}"))
 
 
 def number(value: float | None) -> str:
@@ -135,6 +206,10 @@ def draw_summary(out: Console, run: RunSummary) -> None:
         ("provider bill", f"{usd} USD{unpriced}"),
         ("platform bill", f"{ecu(run.micro_ecu or 0)} ECU"),
     ]
+    if run.unknown_attempts:
+        facts.append(("of unknown cost", f"{run.unknown_attempts} request(s) whose end nobody saw; they may have been paid for"))
+    if run.reused:
+        facts.append(("reused", f"{run.reused} answers of earlier runs, without a request"))
     if run.not_asked:
         facts.append(("not asked", f"{run.not_asked} of {run.planned} rows"))
     if run.error_code:

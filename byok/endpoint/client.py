@@ -111,6 +111,10 @@ class EndpointClient:
         """What the endpoint calls the limit of the answer's tokens, as far as is known."""
         return self._asking.token_parameter
 
+    def most_tokens(self, max_tokens: int | None) -> int | None:
+        """The limit of the answer's tokens that a request carries; None when it carries none."""
+        return self._asking.limit(max_tokens)
+
     @property
     def extra_payload(self) -> Mapping[str, Any]:
         """Members that are merged last into every chat request."""

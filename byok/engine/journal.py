@@ -1,15 +1,18 @@
 """The attempt journal: an append-only NDJSON file for one stage of one shard.
 
-`opened` is written before a request leaves, `closed` after its answer is in, and `result` when the unit of work it served is
-finished. Each append is one `write` to a file opened with O_APPEND, so what was written survives the death of the process.
-After a crash the last line may be torn: it is cut off before anything is appended. An attempt that was opened and never
-closed is *lost*: it may have been paid for, and is counted as such.
+`opened` is on the disk before a request leaves (`commit`), `closed` is written after its answer is in, and `result` when the unit of work
+it served is finished. What was written survives the death of the process; what was committed survives a loss of power too. After a crash
+the last line may be torn: it is cut off before anything is appended. An attempt that was opened and never closed is *lost*: it may have
+been paid for, and is counted as such.
 """
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,8 @@ import orjson
 from byok.errors import OutsideError
 from byok.home import private_dir
 
+_syncing = ThreadPoolExecutor(4, thread_name_prefix="journal")
+
 
 class JournalDamaged(OutsideError):
     """A line before the last one is not a record: the file was changed by something else."""
@@ -25,22 +30,76 @@ class JournalDamaged(OutsideError):
     code = "journal_damaged"
 
 
+class JournalBusy(OutsideError):
+    """Another process works on this shard: two at once would pay for the same answers twice."""
+
+    code = "journal_busy"
+    retryable = True
+
+
 class Journal:
     """Writes one journal; one writer at a time (the task run that owns the shard).
 
     Args:
         path: The file; made with its folder when missing, continued when there.
+
+    Raises:
+        JournalBusy: Somebody else is writing it.
     """
 
     def __init__(self, path: Path) -> None:
         private_dir(path.parent)
         self.path = path
-        _cut_torn_line(path)
-        self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            # The kernel lets go of it when the process dies, however it dies.
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._handle)
+            raise JournalBusy(
+                f"another process is working on {path.stem} of this run", hint="wait until it has ended: byok run watch RUN"
+            ) from None
+        _cut_torn_line(self._handle)
+        self._pending: list[bytes] = []
+        self._batch: asyncio.Future[None] | None = None
+        self._flushing: asyncio.Task[None] | None = None
 
     def append(self, *records: dict[str, Any]) -> None:
-        """Write records with one system call, so that a crash keeps all of them or tears only the last."""
-        data = b"".join(orjson.dumps(record) + b"\n" for record in records)
+        """Write records with one system call, so that a crash of the process keeps all of them or tears only the last."""
+        self._write(_lines(records))
+
+    async def commit(self, *records: dict[str, Any]) -> None:
+        """Write records and wait until they are on the disk; all that are to be committed at a time share one sync."""
+        loop = asyncio.get_running_loop()
+        self._pending.append(_lines(records))
+        if self._batch is None:
+            self._batch = loop.create_future()
+        batch = self._batch
+        if self._flushing is None:
+            self._flushing = loop.create_task(self._flush(loop))
+        # Whoever is cancelled while waiting must not take the sync away from the others.
+        await asyncio.shield(batch)
+
+    async def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
+        batch: asyncio.Future[None] | None = None
+        try:
+            while self._pending:
+                data, self._pending = b"".join(self._pending), []
+                batch, self._batch = self._batch, None
+                self._write(data)
+                await loop.run_in_executor(_syncing, os.fdatasync, self._handle)
+                if batch is not None and not batch.done():
+                    batch.set_result(None)
+        except OSError as problem:
+            # A full disk: no request may leave without a record.
+            for waiting in (batch, self._batch):
+                if waiting is not None and not waiting.done():
+                    waiting.set_exception(problem)
+            self._batch, self._pending = None, []
+        finally:
+            self._flushing = None
+
+    def _write(self, data: bytes) -> None:
         view = memoryview(data)
         while view:
             view = view[os.write(self._handle, view) :]
@@ -61,22 +120,22 @@ class Journal:
         self.close()
 
 
-def _cut_torn_line(path: Path) -> None:
-    if not path.exists():
-        return
-    with path.open("rb+") as stream:
-        size = end = stream.seek(0, os.SEEK_END)
-        while end > 0:
-            start = max(0, end - 65536)
-            stream.seek(start)
-            found = stream.read(end - start).rfind(b"\n")
-            if found >= 0:
-                end = start + found + 1
-                break
-            end = start
-        if end < size:
-            stream.truncate(end)
-            os.fsync(stream.fileno())
+def _lines(records: tuple[dict[str, Any], ...]) -> bytes:
+    return b"".join(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE) for record in records)
+
+
+def _cut_torn_line(handle: int) -> None:
+    size = end = os.fstat(handle).st_size
+    while end > 0:
+        start = max(0, end - 65536)
+        found = os.pread(handle, end - start, start).rfind(b"\n")
+        if found >= 0:
+            end = start + found + 1
+            break
+        end = start
+    if end < size:
+        os.ftruncate(handle, end)
+        os.fsync(handle)
 
 
 def read_journal(path: Path) -> Iterator[dict[str, Any]]:

@@ -31,6 +31,16 @@ class Replay:
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     tried: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def lost(self) -> set[str]:
+        """Units without a result of which an attempt was opened and never closed: it may have been paid for."""
+        return {one.opened["unit"] for one in self.attempts.values() if one.closed is None and one.opened["unit"] not in self.results}
+
+    @property
+    def unknown(self) -> int:
+        """Attempts that were opened and never closed: their cost is unknown."""
+        return sum(one.closed is None for one in self.attempts.values())
+
     def next_attempt(self, unit_id: str) -> int:
         """The number of the next attempt of a unit, from 1."""
         return self.tried.get(unit_id, 0) + 1

@@ -11,7 +11,7 @@ import orjson
 
 from byok.errors import InputError, NotFound
 from byok.money import ecu
-from byok.warehouse import Warehouse
+from byok.warehouse import Queries
 
 
 class RunNotFound(NotFound):
@@ -60,6 +60,8 @@ class RunSummary:
         provider_usd: Known part of the provider bill; None when nothing of it is known.
         unpriced_charges: Lines of the provider bill whose amount is unknown.
         micro_ecu: The platform's bill.
+        unknown_attempts: Requests whose end nobody saw: they may have been paid for.
+        reused: Rows whose answer an earlier run has paid for.
     """
 
     run_id: str
@@ -88,6 +90,8 @@ class RunSummary:
     provider_usd: Decimal | None
     unpriced_charges: int
     micro_ecu: int | None
+    unknown_attempts: int | None = None
+    reused: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The stable JSON shape of a run."""
@@ -98,7 +102,7 @@ class RunSummary:
 
 _RUN = """
 SELECT run_id, status, model_key, dataset_name, dataset_version, started_at, finished_at, error_code, error_message, config,
-    planned, answered, empty, refused, failed
+    planned, answered, empty, refused, failed, unknown_attempts, reused
 FROM v1.runs WHERE org_id = ? AND run_id = ?
 """
 _SCORES = """
@@ -120,7 +124,7 @@ FROM v1.charges WHERE org_id = ? AND run_id = ?
 """
 
 
-def run_summary(warehouse: Warehouse, org_id: str, run_id: str) -> RunSummary:
+def run_summary(warehouse: Queries, org_id: str, run_id: str) -> RunSummary:
     """The summary of one run.
 
     Raises:
@@ -158,7 +162,7 @@ def _below(least: dict[str, float], scores: tuple[Score, ...]) -> tuple[str, ...
     return tuple(name for name, threshold in least.items() if (score := found.get(name)) is None or score < threshold)
 
 
-def find_run(warehouse: Warehouse, org_id: str, name: str) -> str:
+def find_run(warehouse: Queries, org_id: str, name: str) -> str:
     """The id of a run from its id, a unique beginning of it, or `latest`.
 
     Raises:

@@ -3,7 +3,7 @@
 Each stage is idempotent: a task that runs again goes on where the journals end.
 """
 
-from byok.runs.answer import ShardReport, answer_shard
+from byok.runs.answer import answer_shard
 from byok.runs.bill import bill_run
 from byok.runs.embed import embed_shard
 from byok.runs.finish import Finished, finish_run
@@ -11,21 +11,29 @@ from byok.runs.folder import RunFolder, RunUnknown, open_run
 from byok.runs.judge import judge_shard
 from byok.runs.probe import probe_models
 from byok.runs.request import EvaluationRequest
+from byok.runs.resume import Resumption, RunNotGoing, ask_run, change_run, close_run, resume_run
+from byok.runs.stage import ShardReport
 from byok.runs.start import run_id_for, start_run
 
 __all__ = [
     "EvaluationRequest",
     "Finished",
+    "Resumption",
     "RunFolder",
+    "RunNotGoing",
     "RunUnknown",
     "ShardReport",
     "answer_shard",
+    "ask_run",
     "bill_run",
+    "change_run",
+    "close_run",
     "embed_shard",
     "finish_run",
     "judge_shard",
     "open_run",
     "probe_models",
+    "resume_run",
     "run_id_for",
     "start_run",
 ]

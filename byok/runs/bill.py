@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from byok.app import Services
-from byok.billing import charges_for, rate_card
+from byok.billing import RateCard, charges_for, rate_card
 from byok.engine.journal import read_journal
-from byok.engine.plan import ModelRef, RunPlan
+from byok.engine.plan import RunPlan
 from byok.engine.replay import attempt_rows, replay
-from byok.runs import answer as answering
-from byok.runs import embed as embedding
-from byok.runs import judge as judging
-from byok.runs import probe as probing
-from byok.runs.folder import RunFolder, open_run
-from byok.warehouse.rows import AttemptRow, ChargeRow
+from byok.runs.folder import open_run
+from byok.runs.journals import StageJournal, journals_of
+from byok.warehouse.rows import ChargeRow
 
 
 def bill_run(services: Services, run_id: str) -> int:
@@ -28,32 +25,16 @@ def bill_run(services: Services, run_id: str) -> int:
         NoRateCard: No rate card is in force at the run's start.
     """
     folder, plan = open_run(services, run_id, "run.bill")
-    charges = list(_charges(plan, folder))
-    services.warehouse.write_segment(charges)
-    return len(charges)
+    card, lines = rate_card(plan.created_at), 0
+    for journal in journals_of(plan, folder):
+        # A segment for each journal: a run of any size is billed in the memory of one shard.
+        charges = list(_charges(plan, journal, card))
+        services.warehouse.write_segment(charges)
+        lines += len(charges)
+    return lines
 
 
-def _charges(plan: RunPlan, folder: RunFolder) -> Iterator[ChargeRow]:
-    card = rate_card(plan.created_at)
-    for attempt, model, vectors in attempts_of(plan, folder):
-        yield from charges_for(attempt, model, card, vectors=vectors)
-
-
-def attempts_of(plan: RunPlan, folder: RunFolder) -> Iterator[tuple[AttemptRow, ModelRef, bool]]:
-    """Every attempt of a run (probes, answers, embeddings, judgements), the model that was asked, and whether it was for vectors."""
-    for number, probed in enumerate(probing.probed_of(plan)):
-        state = replay(read_journal(folder.journal(probing.STAGE, number)))
-        for row in attempt_rows(plan, state, role="probe", model=probed.model):
-            yield row, probed.model, probed.embeddings
-    for shard in range(plan.shards):
-        state = replay(read_journal(folder.journal(answering.STAGE, shard)))
-        for row in attempt_rows(plan, state, role="candidate", model=plan.model):
-            yield row, plan.model, False
-        for embedder in plan.embedders:
-            state = replay(read_journal(folder.journal(embedding.stage_of(embedder), shard)))
-            for row in attempt_rows(plan, state, role="embedding", model=embedder.model):
-                yield row, embedder.model, True
-        for judge in plan.judges:
-            state = replay(read_journal(folder.journal(judging.stage_of(judge), shard)))
-            for row in attempt_rows(plan, state, role="judge", model=judge.model, judge=(judge.name, judge.version)):
-                yield row, judge.model, False
+def _charges(plan: RunPlan, journal: StageJournal, card: RateCard) -> Iterator[ChargeRow]:
+    state = replay(read_journal(journal.path))
+    for attempt in attempt_rows(plan, state, role=journal.role, model=journal.model, judge=journal.judge):
+        yield from charges_for(attempt, journal.model, card, vectors=journal.vectors)

@@ -6,38 +6,26 @@ Like judging, it has its own journal: when it fails, no answer is paid for again
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
 from byok.app import Services
 from byok.clock import iso, utcnow
-from byok.engine.attempts import Outcome, Unit, attempt_unit, work_off
-from byok.engine.journal import Journal, read_journal
-from byok.engine.limiter import shared_gate
-from byok.engine.plan import EmbedderRef, RunPlan
-from byok.engine.replay import Replay, attempt_rows, replay
-from byok.engine.retry import RetryPolicy
+from byok.datasets import DataRow
+from byok.engine.attempts import Outcome, Unit
+from byok.engine.journal import read_journal
+from byok.engine.plan import EmbedderRef
+from byok.engine.replay import replay
 from byok.grading import Verdict, no_reference, similarity
-from byok.ids import natural_id
-from byok.runs import answer as answering
 from byok.runs.folder import open_run
-from byok.warehouse.rows import Row, VerdictRow
+from byok.runs.journals import answer_journal, embed_journal
+from byok.runs.reuse import earlier_verdicts, embed_hash
+from byok.runs.rows import embed_verdict_id, sample_id
+from byok.runs.seal import seal
+from byok.runs.stage import ShardReport, open_stage
 
 
-def stage_of(embedder: EmbedderRef) -> str:
-    """The name of an embedder's stage: of its journals and its progress. No two graders of a run share one."""
-    options = embedder.spec.partition(":")[2].split(",")
-    # No key of a model has a dot, so that none reads like another one with options.
-    return ".".join([f"embed-{embedder.model.key}", *(option for option in options if not option.startswith("model="))])
-
-
-def verdict_id(sample: str, embedder: EmbedderRef) -> str:
-    """The id of an embedder's verdict on a sample: the same after a restart."""
-    return natural_id("verdict", sample, "code", embedder.spec)
-
-
-async def embed_shard(services: Services, run_id: str, spec: str, shard: int) -> answering.ShardReport:
+async def embed_shard(services: Services, run_id: str, spec: str, shard: int, parts: int = 1) -> ShardReport:
     """Score all answers of one shard that have no verdict of one embedder yet: one request for each, with both texts.
 
     Rows without an expected answer are unscored; nothing is asked about them.
@@ -47,61 +35,66 @@ async def embed_shard(services: Services, run_id: str, spec: str, shard: int) ->
         run_id: The run.
         spec: Canonical text of the grader.
         shard: Number of the shard.
+        parts: Processes that work on this run at the same time, each with its share of the limits.
 
     Raises:
         RunUnknown: There is no such run.
+        JournalBusy: Another process works on this shard.
         OutsideError: The key store does not open the model's key.
     """
     folder, plan = open_run(services, run_id, "run.embed")
     embedder = next(one for one in plan.embedders if one.spec == spec)
-    stage = stage_of(embedder)
-    answers = replay(read_journal(folder.journal(answering.STAGE, shard)))
-    planned = sum(result["status"] == "answered" for result in answers.results.values())
-    path = folder.journal(stage, shard)
-    before = replay(read_journal(path))
-    progress = folder.progress_file(stage, shard, planned)
-    progress.add(failed=False, count=len(before.results))
-    gate = shared_gate(f"{run_id}:{stage}", plan.concurrency)
+    answers = replay(read_journal(answer_journal(plan, folder, shard).path)).results
+    of = embed_journal(folder, embedder, shard)
+    hashes: dict[str, str] = {}
 
-    with Journal(path) as journal:
+    def answered() -> Iterator[tuple[str, DataRow, str]]:
+        """Sample, row and output of each answer."""
+        for row in services.datasets.rows(plan.dataset.version, plan.rows_of(shard)):
+            sample = sample_id(plan, row)
+            result = answers.get(sample)
+            if result is not None and result["status"] == "answered":
+                yield sample, row, result["output"]
 
-        def settle(unit_id: str, sample: str, attempt: str | None, verdict: Verdict, *closed: dict[str, Any]) -> None:
-            journal.append(*closed, _result(unit_id, sample, attempt, verdict))
-            progress.add(failed=verdict.outcome == "error")
+    planned = sum(result["status"] == "answered" for result in answers.values())
+    async with open_stage(services, plan, folder, of, planned, parts) as stage:
+        hashed = [embed_hash(embedder, row, output) for _, row, output in answered()] if plan.reuse else []
+        earlier = earlier_verdicts(services, plan, hashed)
 
         def units() -> Iterator[Unit]:
-            for row in services.datasets.rows(plan.dataset.version, plan.rows_of(shard)):
-                sample = answering.sample_id(plan, row)
-                result, unit_id = answers.results.get(sample), verdict_id(sample, embedder)
-                if result is None or result["status"] != "answered" or unit_id in before.results:
+            for sample, row, output in answered():
+                unit_id = embed_verdict_id(sample, embedder)
+                if not stage.open(unit_id):
                     continue
                 verdict = no_reference(row.expected)
                 if verdict is not None:
-                    settle(unit_id, sample, None, verdict)
+                    stage.settle(_result(unit_id, sample, None, verdict), failed=False)
+                    continue
+                hashes[unit_id] = embed_hash(embedder, row, output)
+                found = earlier.get(hashes[unit_id])
+                if found is not None:
+                    old = Verdict(found["outcome"], score=found["score"], passed=found["passed"], reasoning=found["reasoning"])
+                    result = _result(unit_id, sample, None, old, hashes.pop(unit_id))
+                    stage.take_over(result | {"reused_from": found["verdict_id"]})
                     continue
                 yield Unit(
                     id=unit_id,
                     sample_id=sample,
-                    texts=(result["output"], row.expected or ""),
+                    texts=(output, row.expected or ""),
                     dimensions=embedder.dimensions,
-                    first_attempt=before.next_attempt(unit_id),
+                    first_attempt=stage.before.next_attempt(unit_id),
                 )
 
-        async with services.registry.client(embedder.model, plan.org_id, connections=plan.concurrency) as client:
+        async def ask(unit: Unit) -> None:
+            # A text that the endpoint does not take is this row's failure, not the run's: refusals are free.
+            outcome = await stage.attempt(unit, stops=lambda error, _: error.stops_run and error.code != "bad_request")
+            if outcome is not None:
+                verdict = _verdict(embedder, outcome)
+                result = _result(unit.id, unit.sample_id, outcome.attempt_id, verdict, hashes.pop(unit.id))
+                stage.settle(result, *outcome.records, failed=verdict.outcome == "error")
 
-            async def ask(unit: Unit) -> None:
-                # A text that the endpoint does not take is this row's failure, not the run's: refusals are free.
-                outcome = await attempt_unit(
-                    unit, client, journal, gate, RetryPolicy(), stops=lambda error: error.stops_run and error.code != "bad_request"
-                )
-                if outcome is not None:
-                    settle(unit.id, unit.sample_id, outcome.attempt_id, _verdict(embedder, outcome), *outcome.records)
-
-            await work_off(units(), min(plan.concurrency, max(1, planned)), ask)
-    progress.flush()
-    state = replay(read_journal(path))
-    services.warehouse.write_segment(_rows(plan, embedder, state))
-    return answering.ShardReport(shard, planned, len(state.results), gate.stopped_by.code if gate.stopped_by else None)
+        await stage.work_off(units(), ask)
+    return stage.report(seal(services, plan, of))
 
 
 def _verdict(embedder: EmbedderRef, outcome: Outcome) -> Verdict:
@@ -110,7 +103,7 @@ def _verdict(embedder: EmbedderRef, outcome: Outcome) -> Verdict:
     return similarity(outcome.embeddings, Decimal(embedder.threshold), embedder.dimensions)
 
 
-def _result(unit_id: str, sample: str, attempt: str | None, verdict: Verdict) -> dict[str, Any]:
+def _result(unit_id: str, sample: str, attempt: str | None, verdict: Verdict, hashed: str | None = None) -> dict[str, Any]:
     return {
         "k": "result",
         "unit": unit_id,
@@ -120,29 +113,6 @@ def _result(unit_id: str, sample: str, attempt: str | None, verdict: Verdict) ->
         "score": verdict.score,
         "passed": verdict.passed,
         "reasoning": verdict.reasoning,
+        "request_hash": hashed,
         "at": iso(utcnow()),
     }
-
-
-def _rows(plan: RunPlan, embedder: EmbedderRef, state: Replay) -> Iterator[Row]:
-    now = utcnow()
-    yield from attempt_rows(plan, state, role="embedding", model=embedder.model)
-    for unit_id, result in state.results.items():
-        yield VerdictRow(
-            org_id=plan.org_id,
-            run_id=plan.run_id,
-            verdict_id=unit_id,
-            sample_id=result["sample_id"],
-            grader=embedder.spec,
-            kind="code",
-            judge_version=None,
-            judge_model_key=None,
-            outcome=result["outcome"],
-            score=result["score"],
-            passed=result["passed"],
-            label=None,
-            reasoning=result["reasoning"],
-            attempt_id=result["attempt_id"],
-            occurred_at=datetime.fromisoformat(result["at"]),
-            recorded_at=now,
-        )

@@ -12,10 +12,9 @@ from byok.engine.plan import JudgeRef, RunPlan
 from byok.engine.replay import replay
 from byok.errors import ByokError
 from byok.grading import LEAST_COSINE, MOST_COSINE, Interval, mean_interval, parse_grader, pass_rate_interval
-from byok.runs import answer as answering
-from byok.runs import embed as embedding
-from byok.runs import judge as judging
 from byok.runs.folder import RunFolder, open_run
+from byok.runs.journals import answer_journal, embed_journal, judge_journal, probe_journal, probed_of
+from byok.runs.rows import sample_id
 from byok.runs.start import run_row
 from byok.warehouse.rows import ScoreRow
 
@@ -28,6 +27,9 @@ class _Tally:
     empty: int = 0
     refused: int = 0
     failed: int = 0
+    reused: int = 0
+    unknown: int = 0
+    """Attempts of all stages that were opened and never closed."""
 
     @property
     def ended(self) -> int:
@@ -54,11 +56,13 @@ class Finished:
         run_id: The run.
         status: completed, partial, invalid or failed.
         below: Graders whose score is under its threshold (or that have no score though they have a threshold).
+        stopped_by: Code of the error that stopped it, if one did.
     """
 
     run_id: str
     status: str
     below: tuple[str, ...]
+    stopped_by: str | None = None
 
     @property
     def passed(self) -> bool:
@@ -66,7 +70,13 @@ class Finished:
         return self.status == "completed" and not self.below
 
 
-def finish_run(services: Services, run_id: str, error: ByokError | None = None, stopped_by: str | None = None) -> Finished:
+RESUMABLE = frozenset({"budget_reached", "run_cancelled", "run_crashed", "circuit_open", "unknown_held"})
+"""Codes of what stops a run that is good as far as it got, even if that is nowhere yet."""
+
+
+def finish_run(
+    services: Services, run_id: str, error: ByokError | None = None, stopped_by: str | None = None, stopped_message: str | None = None
+) -> Finished:
     """Write the scores and the final state of a run, and publish everything it left.
 
     Calling it again, after a resume, writes the new state over the old one.
@@ -75,7 +85,8 @@ def finish_run(services: Services, run_id: str, error: ByokError | None = None, 
         services: The installation.
         run_id: The run.
         error: What ended the run early, if anything did.
-        stopped_by: Code of the endpoint's error that stopped it, if one did.
+        stopped_by: Code of the error that stopped its requests, if one did.
+        stopped_message: What that error said.
 
     Raises:
         RunUnknown: There is no such run.
@@ -84,7 +95,8 @@ def finish_run(services: Services, run_id: str, error: ByokError | None = None, 
     tally, graded, scored_fully = _collect(services, plan, folder)
     # A later state must win over an earlier one whichever arrives first: the clock is the revision.
     revision = time.time_ns() // 1000
-    status = _status(plan, tally, scored_fully, error)
+    code = error.code if error else stopped_by
+    status = _status(plan, tally, scored_fully and error is None, code)
     scores = [_score_row(plan, tally, name, one, revision) for name, one in graded.items()]
     by_name = {row.grader: row.score for row in scores}
     below = tuple(name for name, least in plan.min_scores.items() if by_name[name] is None or by_name[name] < least)  # type: ignore[operator]
@@ -99,14 +111,17 @@ def finish_run(services: Services, run_id: str, error: ByokError | None = None, 
                 empty=tally.empty,
                 refused=tally.refused,
                 failed=tally.failed,
-                error_code=error.code if error else stopped_by,
-                error_message=error.message if error else None,
+                error_code=code,
+                error_message=error.message if error else stopped_message,
                 finished_at=utcnow(),
+                unknown_attempts=tally.unknown,
+                reused=tally.reused,
             ),
         ]
     )
     services.warehouse.drain()
-    return Finished(run_id, status, below)
+    folder.control.end()
+    return Finished(run_id, status, below, code)
 
 
 def _collect(services: Services, plan: RunPlan, folder: RunFolder) -> tuple[_Tally, dict[str, _Scores], bool]:
@@ -115,23 +130,28 @@ def _collect(services: Services, plan: RunPlan, folder: RunFolder) -> tuple[_Tal
     graded = {grader.spec: _Scores("code", grader.metric) for grader in graders}
     graded |= {embedder.spec: _Scores("code", "mean", LEAST_COSINE, MOST_COSINE) for embedder in plan.embedders}
     graded |= {judge.name: _judge_scores(judge) for judge in plan.judges}
-    stages = [(embedder.spec, embedding.stage_of(embedder)) for embedder in plan.embedders]
-    stages += [(judge.name, judging.stage_of(judge)) for judge in plan.judges]
+    for number, probed in enumerate(probed_of(plan)):
+        tally.unknown += replay(read_journal(probe_journal(folder, number, probed).path)).unknown
     scored_fully = True
     for shard in range(plan.shards):
-        answers = replay(read_journal(folder.journal(answering.STAGE, shard)))
+        answers = replay(read_journal(answer_journal(plan, folder, shard).path))
+        tally.unknown += answers.unknown
         for row in services.datasets.rows(plan.dataset.version, plan.rows_of(shard)):
-            result = answers.results.get(answering.sample_id(plan, row))
+            result = answers.results.get(sample_id(plan, row))
             if result is None:
                 continue
             setattr(tally, result["status"], getattr(tally, result["status"]) + 1)
+            tally.reused += result.get("reused_from") is not None
             if result["status"] == "answered":
                 for grader in graders:
                     verdict = grader.grade(result["output"], row.expected)
                     _count(graded[grader.spec], verdict.outcome, verdict.score, verdict.passed)
         answered = sum(result["status"] == "answered" for result in answers.results.values())
-        for name, stage in stages:
-            verdicts = replay(read_journal(folder.journal(stage, shard))).results
+        stages = [(embedder.spec, embed_journal(folder, embedder, shard)) for embedder in plan.embedders]
+        for name, journal in (*stages, *((judge.name, judge_journal(folder, judge, shard)) for judge in plan.judges)):
+            told = replay(read_journal(journal.path))
+            verdicts = told.results
+            tally.unknown += told.unknown
             scored_fully = scored_fully and len(verdicts) == answered
             for result in verdicts.values():
                 _count(graded[name], result["outcome"], result["score"], result["passed"])
@@ -150,10 +170,10 @@ def _count(scores: _Scores, outcome: str, score: float | None, passed: bool | No
         scores.passed += bool(passed)
 
 
-def _status(plan: RunPlan, tally: _Tally, scored_fully: bool, error: ByokError | None) -> str:
-    if tally.ended == 0:
+def _status(plan: RunPlan, tally: _Tally, whole: bool, code: str | None) -> str:
+    if tally.ended == 0 and code not in RESUMABLE:
         return "failed"
-    if error is not None or tally.ended < plan.planned or not scored_fully:
+    if tally.ended < plan.planned or not whole:
         return "partial"
     return "invalid" if tally.failed > plan.max_failure_rate * plan.planned else "completed"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from byok.access import RUNS_WRITE, require
 from byok.app import Services
+from byok.engine.control import Control
 from byok.engine.plan import RunPlan
 from byok.engine.progress import ProgressFile
 from byok.errors import NotFound
@@ -45,6 +46,16 @@ class RunFolder:
     @property
     def progress(self) -> Path:
         return self.path / "progress"
+
+    @property
+    def control(self) -> Control:
+        """What is wanted of this run."""
+        return Control(self.path)
+
+    @property
+    def budget(self) -> Path:
+        """The sums that the run's caps are held against."""
+        return self.path / "budget"
 
     def journal(self, stage: str, shard: int) -> Path:
         """The journal of one stage of one shard."""

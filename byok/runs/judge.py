@@ -6,24 +6,24 @@ Judging has its own journal: when it fails, no answer is paid for again.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from dataclasses import replace
 from typing import Any, Literal
 
 from byok.app import Services
 from byok.clock import iso, utcnow
 from byok.datasets import DataRow
 from byok.endpoint import EndpointError
-from byok.engine.attempts import Outcome, Unit, attempt_unit, work_off
-from byok.engine.journal import Journal, read_journal
-from byok.engine.limiter import shared_gate
-from byok.engine.plan import JudgeRef, RunPlan
-from byok.engine.replay import Replay, attempt_rows, replay
-from byok.engine.retry import RetryPolicy
+from byok.engine.attempts import Outcome, Unit
+from byok.engine.journal import read_journal
+from byok.engine.plan import JudgeRef
+from byok.engine.replay import replay
 from byok.grading import Verdict, judge_request, parse_verdict
-from byok.ids import natural_id
-from byok.runs import answer as answering
 from byok.runs.folder import open_run
-from byok.warehouse.rows import Row, VerdictRow
+from byok.runs.journals import answer_journal, judge_journal
+from byok.runs.reuse import earlier_verdicts, judge_hash
+from byok.runs.rows import judge_verdict_id, sample_id
+from byok.runs.seal import seal
+from byok.runs.stage import ShardReport, open_stage
 
 JUDGE_MAX_TOKENS = 1024
 """Room for the reason and the verdict."""
@@ -31,61 +31,81 @@ JUDGE_MAX_TOKENS = 1024
 Mode = Literal["json_schema", "text"]
 
 
-def stage_of(judge: JudgeRef) -> str:
-    """The name of a judge's stage: of its journals and its progress."""
-    return f"judge-{judge.name}"
-
-
-def verdict_id(sample: str, judge: JudgeRef) -> str:
-    """The id of a judge's verdict on a sample: the same after a restart."""
-    return natural_id("verdict", sample, "judge", judge.id, judge.version)
-
-
-async def judge_shard(services: Services, run_id: str, judge_name: str, shard: int) -> answering.ShardReport:
+async def judge_shard(services: Services, run_id: str, judge_name: str, shard: int, parts: int = 1) -> ShardReport:
     """Ask one judge about all answers of one shard that have no verdict of it yet.
+
+    Args:
+        services: The installation, and who asks.
+        run_id: The run.
+        judge_name: The judge.
+        shard: Number of the shard.
+        parts: Processes that work on this run at the same time, each with its share of the limits.
 
     Raises:
         RunUnknown: There is no such run.
+        JournalBusy: Another process works on this shard.
         OutsideError: The key store does not open the judge's key.
     """
     folder, plan = open_run(services, run_id, "run.judge")
     judge = next(one for one in plan.judges if one.name == judge_name)
-    answers = replay(read_journal(folder.journal(answering.STAGE, shard)))
-    planned = sum(result["status"] == "answered" for result in answers.results.values())
-    path = folder.journal(stage_of(judge), shard)
-    before = replay(read_journal(path))
-    progress = folder.progress_file(stage_of(judge), shard, planned)
-    progress.add(failed=False, count=len(before.results))
-    gate = shared_gate(f"{run_id}:{stage_of(judge)}", plan.concurrency)
+    answers = replay(read_journal(answer_journal(plan, folder, shard).path)).results
+    of = judge_journal(folder, judge, shard)
     asking = _Asking(judge)
 
-    def units() -> Iterator[Unit]:
+    def answered() -> Iterator[tuple[str, DataRow, str]]:
+        """Sample, row and output of each answer."""
         for row in services.datasets.rows(plan.dataset.version, plan.rows_of(shard)):
-            sample = answering.sample_id(plan, row)
-            result = answers.results.get(sample)
-            unit_id = verdict_id(sample, judge)
-            if result is not None and result["status"] == "answered" and unit_id not in before.results:
-                yield asking.unit(unit_id, sample, row, result["output"], before.next_attempt(unit_id))
+            sample = sample_id(plan, row)
+            result = answers.get(sample)
+            if result is not None and result["status"] == "answered":
+                yield sample, row, result["output"]
 
-    with Journal(path) as journal:
-        async with services.registry.client(judge.model, plan.org_id, connections=plan.concurrency) as client:
+    planned = sum(result["status"] == "answered" for result in answers.values())
+    async with open_stage(services, plan, folder, of, planned, parts) as stage:
+        earlier = earlier_verdicts(services, plan, [judge_hash(judge, row, output) for _, row, output in answered()] if plan.reuse else [])
 
-            async def ask(unit: Unit) -> None:
-                outcome = await attempt_unit(unit, client, journal, gate, RetryPolicy(), stops=asking.stops(unit))
-                if outcome is not None and asking.falls_back(outcome):
-                    journal.append(*outcome.records)
-                    unit = asking.again(unit, first_attempt=unit.first_attempt + outcome.attempts)
-                    outcome = await attempt_unit(unit, client, journal, gate, RetryPolicy())
-                if outcome is not None:
-                    result = asking.result(outcome)
-                    journal.append(*outcome.records, result)
-                    progress.add(failed=result["outcome"] != "ok")
+        def units() -> Iterator[Unit]:
+            for sample, row, output in answered():
+                unit_id = judge_verdict_id(sample, judge)
+                if not stage.open(unit_id):
+                    continue
+                hashed = judge_hash(judge, row, output)
+                found = earlier.get(hashed)
+                if found is not None:
+                    stage.take_over(_reused(unit_id, sample, hashed, found))
+                    continue
+                yield asking.unit(unit_id, sample, row, output, stage.before.next_attempt(unit_id))
 
-            await work_off(units(), min(plan.concurrency, max(1, planned)), ask)
-    progress.flush()
-    state = replay(read_journal(path))
-    services.warehouse.write_segment(_rows(plan, judge, state))
-    return answering.ShardReport(shard, planned, len(state.results), gate.stopped_by.code if gate.stopped_by else None)
+        async def ask(unit: Unit) -> None:
+            outcome = await stage.attempt(unit, stops=asking.stops, fresh=asking.fresh)
+            if outcome is not None and asking.falls_back(outcome):
+                stage.journal.append(*outcome.records)
+                again = replace(outcome.unit, first_attempt=outcome.unit.first_attempt + outcome.attempts)
+                outcome = await stage.attempt(again, fresh=asking.fresh)
+            if outcome is not None:
+                result = asking.result(outcome)
+                stage.settle(result, *outcome.records, failed=result["outcome"] != "ok")
+
+        await stage.work_off(units(), ask)
+    return stage.report(seal(services, plan, of))
+
+
+def _reused(unit_id: str, sample: str, hashed: str, found: dict[str, Any]) -> dict[str, Any]:
+    """The result of a verdict that an earlier run has paid for."""
+    return {
+        "k": "result",
+        "unit": unit_id,
+        "sample_id": sample,
+        "attempt_id": None,
+        "outcome": found["outcome"],
+        "score": found["score"],
+        "passed": found["passed"],
+        "label": found["label"],
+        "reasoning": found["reasoning"],
+        "request_hash": hashed,
+        "reused_from": found["verdict_id"],
+        "at": iso(utcnow()),
+    }
 
 
 class _Asking:
@@ -113,14 +133,16 @@ class _Asking:
             first_attempt=first_attempt,
         )
 
-    def again(self, unit: Unit, *, first_attempt: int) -> Unit:
+    def fresh(self, unit: Unit) -> Unit:
         """The same question, asked in the mode that holds now."""
+        if self.mode == "json_schema" or unit.response_format is None:
+            return unit
         row, output = self._parts[unit.id]
-        return self.unit(unit.id, unit.sample_id, row, output, first_attempt)
+        return self.unit(unit.id, unit.sample_id, row, output, unit.first_attempt)
 
-    def stops(self, unit: Unit) -> Any:
+    def stops(self, error: EndpointError, unit: Unit) -> bool:
         """A refused response format is no reason to stop: there is another way to ask."""
-        return lambda error: error.stops_run and not (unit.response_format is not None and _about_format(error))
+        return error.stops_run and not (unit.response_format is not None and _about_format(error))
 
     def falls_back(self, outcome: Outcome) -> bool:
         if outcome.unit.response_format is None or outcome.error is None or not _about_format(outcome.error):
@@ -129,7 +151,7 @@ class _Asking:
         return True
 
     def result(self, outcome: Outcome) -> dict[str, Any]:
-        self._parts.pop(outcome.unit.id, None)
+        row, output = self._parts.pop(outcome.unit.id)
         verdict = self._verdict(outcome)
         return {
             "k": "result",
@@ -141,6 +163,7 @@ class _Asking:
             "passed": verdict.passed,
             "label": verdict.label,
             "reasoning": verdict.reasoning,
+            "request_hash": judge_hash(self.judge, row, output),
             "at": iso(utcnow()),
         }
 
@@ -161,27 +184,3 @@ class _Asking:
 def _about_format(error: EndpointError) -> bool:
     """Whether a refusal may be about `response_format`: it names it, or names nothing at all."""
     return error.code == "bad_request" and (error.parameter is None or "response_format" in error.parameter)
-
-
-def _rows(plan: RunPlan, judge: JudgeRef, state: Replay) -> Iterator[Row]:
-    now = utcnow()
-    yield from attempt_rows(plan, state, role="judge", model=judge.model, judge=(judge.name, judge.version))
-    for unit_id, result in state.results.items():
-        yield VerdictRow(
-            org_id=plan.org_id,
-            run_id=plan.run_id,
-            verdict_id=unit_id,
-            sample_id=result["sample_id"],
-            grader=judge.name,
-            kind="judge",
-            judge_version=judge.version,
-            judge_model_key=judge.model.key,
-            outcome=result["outcome"],
-            score=result["score"],
-            passed=result["passed"],
-            label=result["label"],
-            reasoning=result["reasoning"],
-            attempt_id=result["attempt_id"],
-            occurred_at=datetime.fromisoformat(result["at"]),
-            recorded_at=now,
-        )

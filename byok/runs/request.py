@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -29,7 +31,12 @@ class EvaluationRequest(BaseModel):
     )
     seed: int = Field(default=0, ge=0, title="Seed", description="Decides which rows a limit draws.", json_schema_extra={"position": 5})
     concurrency: int = Field(
-        default=16, ge=1, le=512, title="Concurrency", description="Most requests under way at once.", json_schema_extra={"position": 6}
+        default=64,
+        ge=1,
+        le=512,
+        title="Concurrency",
+        description="Most requests under way at once; how many the endpoint takes is found by asking.",
+        json_schema_extra={"position": 6},
     )
     max_tokens: int | None = Field(
         default=None,
@@ -70,4 +77,36 @@ class EvaluationRequest(BaseModel):
         title="Rows per shard",
         description="Rows that one task run answers.",
         json_schema_extra={"position": 12},
+    )
+    max_usd: str | None = Field(
+        default=None,
+        title="Most US dollars",
+        description="The run stops before the providers' bill could pass this; it can be resumed with more.",
+        json_schema_extra={"position": 13},
+    )
+    max_ecu: str | None = Field(
+        default=None, title="Most ECU", description="The same for the platform's bill.", json_schema_extra={"position": 14}
+    )
+    max_requests: int | None = Field(
+        default=None, ge=1, title="Most requests", description="The run stops after so many requests.", json_schema_extra={"position": 15}
+    )
+    deadline_s: float = Field(
+        default=900,
+        gt=0,
+        le=86_400,
+        title="Deadline in seconds",
+        description="How long a row is tried again, from its first request on.",
+        json_schema_extra={"position": 16},
+    )
+    on_unknown: Literal["resend", "hold"] = Field(
+        default="resend",
+        title="Requests of unknown outcome",
+        description="After a crash: send the rows again whose answer was not seen (it may be paid for twice), or hold them back.",
+        json_schema_extra={"position": 17},
+    )
+    reuse: bool = Field(
+        default=False,
+        title="Reuse",
+        description="Take over answers and verdicts that earlier runs got for the same question; they cost nothing.",
+        json_schema_extra={"position": 18},
     )

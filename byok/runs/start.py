@@ -11,14 +11,16 @@ from byok.access import MODELS_READ, RUNS_WRITE, require
 from byok.app import Services
 from byok.clock import utcnow
 from byok.endpoint.capabilities import declared
+from byok.engine.control import Settings
 from byok.engine.plan import EmbedderRef, ModelRef, RunPlan
 from byok.errors import InputError
 from byok.grading import EmbeddingOptions, parse_grader
 from byok.ids import natural_id
-from byok.money import plain
+from byok.money import ecu, micro_ecu, parse_usd, plain
 from byok.registry import Model
 from byok.runs.folder import RunFolder
 from byok.runs.request import EvaluationRequest
+from byok.runs.spending import begin_budget, caps_of, check_caps
 from byok.warehouse.rows import RunRow
 
 
@@ -76,7 +78,7 @@ def start_run(services: Services, request: EvaluationRequest, flow_run_id: str) 
     run_id = run_id_for(flow_run_id)
     folder = RunFolder.of(services.home, run_id)
     if (folder.path / "plan.json").exists():
-        return folder.plan()
+        return begin(folder, folder.plan())
     model = _usable(services, request.model)
     dataset = services.datasets.get(actor, request.dataset).ref()
     parsed = [parse_grader(spec) for spec in request.graders]
@@ -111,10 +113,28 @@ def start_run(services: Services, request: EvaluationRequest, flow_run_id: str) 
         min_scores=_thresholds(request, by_code, tuple(judge.name for judge in judges)),
         max_failure_rate=request.max_failure_rate,
         embedders=embedders,
+        max_usd=None if request.max_usd is None else parse_usd(request.max_usd, what="max_usd"),
+        max_micro_ecu=None if request.max_ecu is None else micro_ecu(request.max_ecu, what="max_ecu"),
+        max_requests=request.max_requests,
+        deadline_s=request.deadline_s,
+        on_unknown=request.on_unknown,
+        reuse=request.reuse,
     )
+    check_caps(caps_of(plan, Settings()), plan)
     plan = folder.write_plan(plan)
     services.warehouse.write_segment([run_row(plan, status="running", revision=1)])
     services.warehouse.drain()
+    return begin(folder, plan)
+
+
+def begin(folder: RunFolder, plan: RunPlan) -> RunPlan:
+    """What comes before the first stage, also when a run is gone on with: nothing stops or pauses it, and its budget is reckoned anew.
+
+    Raises:
+        PriceUnknown, AnswerUnbounded: A cap could not be kept.
+    """
+    folder.control.begin()
+    begin_budget(plan, folder)
     return plan
 
 
@@ -187,6 +207,11 @@ def _config(plan: RunPlan) -> dict[str, object]:
         "system": plan.system,
         "min_scores": plan.min_scores,
         "max_failure_rate": plan.max_failure_rate,
+        "max_usd": None if plan.max_usd is None else plain(plan.max_usd),
+        "max_ecu": None if plan.max_micro_ecu is None else ecu(plan.max_micro_ecu),
+        "max_requests": plan.max_requests,
+        "on_unknown": plan.on_unknown,
+        "reuse": plan.reuse,
     }
 
 
@@ -214,9 +239,10 @@ def run_row(plan: RunPlan, *, status: str, revision: int, **facts: object) -> Ru
         plan: The run.
         status: running, completed, partial, invalid or failed.
         revision: The row with the highest one counts.
-        **facts: answered, empty, refused, failed, error_code, error_message, finished_at.
+        **facts: answered, empty, refused, failed, error_code, error_message, finished_at, unknown_attempts, reused.
     """
-    known: dict[str, object] = dict.fromkeys(("answered", "empty", "refused", "failed", "error_code", "error_message", "finished_at"))
+    told = ("answered", "empty", "refused", "failed", "error_code", "error_message", "finished_at", "unknown_attempts", "reused")
+    known: dict[str, object] = dict.fromkeys(told)
     return RunRow(
         org_id=plan.org_id,
         run_id=plan.run_id,

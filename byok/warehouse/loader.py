@@ -1,4 +1,4 @@
-"""Group commit: whoever holds the lock loads all segments that wait, in one transaction.
+"""Group commit: whoever holds the lock loads all segments that wait, in batches of one transaction each.
 
 Loading is idempotent by natural key: facts keep their first arrival, rows with a `revision` their highest. So a loader that dies
 after its commit, before it could remove the segments, does no harm: they are loaded again and change nothing.
@@ -7,26 +7,19 @@ after its commit, before it could remove the segments, does no harm: they are lo
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import duckdb
-import orjson
 
 from byok.home import private_dir
 from byok.ids import new_id
-from byok.warehouse.rows import KEYS, KINDS
-from byok.warehouse.segments import SegmentBroken, read_segment, sync_dir
+from byok.warehouse.batch import Unloadable, load_batch
+from byok.warehouse.segments import SegmentBroken, copy_rows, sync_dir
 
-BATCH_SEGMENTS = 500
-"""Segments in one transaction, at most: bounds the memory of a loader that finds a long queue."""
-
-
-Rows = list[tuple[str, dict[str, Any]]]
-
-_UNLOADABLE = (duckdb.InvalidInputException, duckdb.ConversionException, duckdb.ConstraintException, duckdb.OutOfRangeException)
+BATCH_BYTES = 64 * 1024 * 1024
+"""Text in one transaction: bounds the memory of a loader that finds a long queue."""
 
 
 @dataclass(frozen=True)
@@ -46,101 +39,105 @@ class LoadReport:
     published: bool = False
 
 
-def load_waiting(connection: duckdb.DuckDBPyConnection, waiting: Path, rejected: Path) -> LoadReport:
-    """Load all waiting segments; the caller holds the lock."""
-    segments = rows = broken = 0
-    while paths := sorted(waiting.glob("*.ndjson"))[:BATCH_SEGMENTS]:
-        found: dict[Path, Rows] = {}
+class Loader:
+    """Loads what waits, and counts what became of it.
+
+    Args:
+        waiting: Where segments wait.
+        rejected: Where broken ones are set aside.
+    """
+
+    def __init__(self, waiting: Path, rejected: Path) -> None:
+        self._waiting, self._rejected = waiting, rejected
+        self._most = BATCH_BYTES
+        self._segments = self._rows = self._broken = 0
+
+    @property
+    def report(self) -> LoadReport:
+        """What was done so far."""
+        return LoadReport(self._segments, self._rows, self._broken)
+
+    def load_waiting(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Load all waiting segments; the caller holds the lock.
+
+        Raises:
+            duckdb.Error: DuckDB cannot go on. What was not loaded still waits, and another connection may go on with it.
+        """
+        while paths := sorted(self._waiting.glob("*.ndjson")):
+            for batch in self._batches(paths):
+                self._load(connection, batch)
+        connection.execute("CHECKPOINT")
+
+    def _batches(self, paths: Iterable[Path]) -> Iterator[list[Path]]:
+        """Segments in their order, so many at a time as one transaction takes."""
+        batch: list[Path] = []
+        size = 0
         for path in paths:
-            try:
-                found[path] = read_segment(path)
-            except SegmentBroken as problem:
-                _set_aside(path, rejected, str(problem))
-                broken += 1
+            one = path.stat().st_size
+            if batch and size + one > self._most:
+                yield batch
+                batch, size = [], 0
+            batch.append(path)
+            size += one
+        if batch:
+            yield batch
+
+    def _load(self, connection: duckdb.DuckDBPyConnection, paths: list[Path]) -> None:
+        """Load segments in one transaction and remove them once it is committed; those that cannot be loaded are set aside."""
+        # One file for all: DuckDB reads one large file far faster than many small ones.
+        source = self._waiting / f".{new_id()}.staging"
         try:
-            _load(connection, waiting, found)
-        except _UNLOADABLE:
-            # One of them holds a value that its column cannot take: find it, so that it does not block the others for ever.
-            for path, one in list(found.items()):
+            whole, rows, longest = self._stage(paths, source)
+            if whole:
+                load_batch(connection, source, longest)
+        except Unloadable as problem:
+            if len(whole) == 1:
+                self._set_aside(whole[0], str(problem))
+            else:
+                # One of them holds what no table takes: halved until it is found, it does not block the others for ever.
+                self._load_halves(connection, whole)
+            return
+        except duckdb.OutOfMemoryException:
+            if len(whole) == 1:
+                raise
+            # Rows far longer than usual, of which DuckDB works on up to 2,048 at a time. The batches that follow are smaller too.
+            self._most //= 2
+            self._load_halves(connection, whole)
+            return
+        finally:
+            source.unlink(missing_ok=True)
+        for path in whole:
+            path.unlink()
+        sync_dir(self._waiting)
+        self._segments += len(whole)
+        self._rows += rows
+
+    def _load_halves(self, connection: duckdb.DuckDBPyConnection, paths: list[Path]) -> None:
+        middle = len(paths) // 2
+        self._load(connection, paths[:middle])
+        self._load(connection, paths[middle:])
+
+    def _stage(self, paths: list[Path], source: Path) -> tuple[list[Path], int, int]:
+        """Put the rows of all whole segments into one file; return those segments, their rows and the longest line."""
+        whole, rows, longest = [], 0, 0
+        with os.fdopen(os.open(source, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as target:
+            for path in paths:
                 try:
-                    _load(connection, waiting, {path: one})
-                except _UNLOADABLE as problem:
-                    _set_aside(path, rejected, f"a row does not fit its table ({type(problem).__name__})")
-                    broken += 1
-                    del found[path]
-        segments += len(found)
-        rows += sum(map(len, found.values()))
-    return LoadReport(segments, rows, broken)
+                    content = copy_rows(path, target)
+                except SegmentBroken as problem:
+                    self._set_aside(path, str(problem))
+                    continue
+                whole.append(path)
+                rows += content.rows
+                longest = max(longest, content.longest)
+        return whole, rows, longest
 
-
-def _load(connection: duckdb.DuckDBPyConnection, waiting: Path, segments: dict[Path, Rows]) -> None:
-    """Load segments in one transaction, and remove them once it is committed."""
-    tables: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for rows in segments.values():
-        for table, row in rows:
-            tables[table].append(row)
-    if tables:
-        _insert(connection, waiting, tables)
-    for path in segments:
-        path.unlink()
-    sync_dir(waiting)
-
-
-def _set_aside(path: Path, rejected: Path, reason: str) -> None:
-    private_dir(rejected)
-    (rejected / f"{path.stem}.reason").write_text(reason + "\n", encoding="utf-8")
-    os.rename(path, rejected / path.name)
-    sync_dir(rejected)
-
-
-def _insert(connection: duckdb.DuckDBPyConnection, folder: Path, tables: dict[str, list[dict[str, Any]]]) -> None:
-    staged: list[Path] = []
-    connection.execute("BEGIN")
-    try:
-        for table, rows in tables.items():
-            # One file for each table: DuckDB reads a few large files far faster than many small ones.
-            staging = folder / f".{table}-{new_id()}.staging"
-            staged.append(staging)
-            staging.write_bytes(b"\n".join(map(orjson.dumps, _newest(table, rows))))
-            connection.execute(_statement(connection, table), [str(staging)])
-        connection.execute("COMMIT")
-    except duckdb.Error:
-        connection.execute("ROLLBACK")
-        raise
-    finally:
-        for staging in staged:
-            staging.unlink(missing_ok=True)
-
-
-def _newest(table: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each key: the first, or that of the highest revision. (One statement may not meet a key twice.)"""
-    found: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for row in rows:
-        key = tuple(row[name] for name in KEYS[table])
-        if key not in found or row.get("revision", 0) > found[key].get("revision", 0):
-            found[key] = row
-    return list(found.values())
-
-
-def _statement(connection: duckdb.DuckDBPyConnection, table: str) -> str:
-    """The upsert of one table from a staging file, with the table's own column types."""
-    if table not in KINDS:
-        raise ValueError(table)
-    columns = connection.execute(
-        "SELECT column_name, data_type FROM duckdb_columns() WHERE schema_name = 'main' AND table_name = ? ORDER BY column_index", [table]
-    ).fetchall()
-    # Names and types come from the catalogue and from rows.py, never from data.
-    names = ", ".join(f'"{name}"' for name, _ in columns)
-    types = ", ".join(f"'{name}': '{kind}'" for name, kind in columns)
-    if any(name == "revision" for name, _ in columns):
-        changes = ", ".join(f'"{name}" = excluded."{name}"' for name, _ in columns if name not in KEYS[table])
-        conflict = f"DO UPDATE SET {changes} WHERE excluded.revision > {table}.revision"
-    else:
-        conflict = "DO NOTHING"
-    return (
-        f"INSERT INTO {table} ({names}) SELECT {names} FROM read_json(?, format = 'newline_delimited', columns = {{{types}}},"  # noqa: S608
-        f" maximum_object_size = 268435456) ON CONFLICT {conflict}"
-    )
+    def _set_aside(self, path: Path, reason: str) -> None:
+        private_dir(self._rejected)
+        (self._rejected / f"{path.stem}.reason").write_text(reason + "\n", encoding="utf-8")
+        os.rename(path, self._rejected / path.name)
+        sync_dir(self._rejected)
+        self._broken += 1
 
 
 def remove_stale(waiting: Path) -> None:

@@ -91,6 +91,8 @@ class RunRow:
     started_at: datetime
     finished_at: datetime | None
     recorded_at: datetime
+    unknown_attempts: int | None = None  # opened and never closed: their cost is unknown
+    reused: int | None = None  # samples taken over from earlier runs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,6 +120,8 @@ class SampleRow:
     completion_tokens: int | None
     occurred_at: datetime
     recorded_at: datetime
+    request_hash: str | None = None  # SHA-256 of what was asked: same question, same model, same parameters
+    reused_from: str | None = None  # sample whose answer was taken over, without a request; None: asked for
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,6 +176,8 @@ class VerdictRow:
     attempt_id: str | None
     occurred_at: datetime
     recorded_at: datetime
+    request_hash: str | None = None
+    reused_from: str | None = None  # verdict that was taken over, without a request; None: made for this sample
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -293,3 +299,6 @@ KEYS: dict[str, tuple[str, ...]] = {
     "capability": ("org_id", "probe_id", "capability"),
 }
 """The natural key of each table: a second arrival of the same key changes nothing, but for a higher `revision`."""
+
+FACTS = frozenset({"sample", "attempt", "verdict", "charge"})
+"""The tables that grow with the rows of runs. They have no index; each key is looked up among the rows of its run."""

@@ -22,7 +22,8 @@ COMMANDS = [
     *(f"dataset {one}" for one in ("add", "list", "show")),
     *(f"judge {one}" for one in ("create", "list", "show")),
     "evaluate",
-    *("run list", "run show", "run resume", "bill show", "report", "sql", "sandbox serve", "sandbox profiles", "up", "demo", "doctor"),
+    *(f"run {one}" for one in ("list", "show", "resume", "watch", "pause", "continue", "cancel")),
+    *("bill show", "report", "sql", "sandbox serve", "sandbox profiles", "up", "demo", "doctor"),
 ]
 
 

@@ -42,11 +42,23 @@ def test_runs_and_rotations_can_be_scheduled_and_all_else_is_started_by_a_person
         "rotate-transit": True,
         "probe-models": True,
         "resume": False,
+        "scaled": False,
+        "resume-scaled": False,
     }
 
 
 def test_no_schedule_is_on_before_somebody_switches_it_on():
     assert not [one["name"] for one in DEPLOYMENTS for schedule in one["schedules"] if schedule["active"]]
+
+
+def test_the_form_of_a_scaled_run_is_that_of_any_other_and_the_address_of_the_cluster():
+    from flows.evaluation import evaluate, resume
+    from flows.scaled import evaluate_scaled, resume_scaled
+
+    for plain, scaled in ((evaluate, evaluate_scaled), (resume, resume_scaled)):
+        form, wider = (parameter_schema(flow).model_dump() for flow in (plain, scaled))
+        address = wider["properties"].pop("scheduler")
+        assert wider == form and address["default"] is None and "BYOK_DASK_SCHEDULER" in address["description"]
 
 
 def test_every_field_of_the_form_explains_itself():

@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from byok.endpoint import EgressPolicy, EndpointClient, EndpointOverloaded, EndpointRateLimited
-from byok.engine.attempts import Unit, attempt_id, attempt_unit, work_off
+from byok.engine.attempts import Asker, Unit, attempt_id, attempt_unit, work_off
+from byok.engine.gate import Gate
 from byok.engine.journal import Journal, read_journal
-from byok.engine.limiter import Gate
 from byok.engine.replay import replay
 from byok.engine.retry import RetryPolicy
 from byok.sandbox import Fault, Sandbox
@@ -19,11 +19,12 @@ QUESTIONS = [(f"What is {n} + {n}?", str(2 * n)) for n in range(50)]
 def ask(tmp_path, monkeypatch):
     """Ask the first questions of a sandbox with given faults; returns outcomes, journal records, waits and stats."""
 
-    def run(faults, *, units=1, gate=None, policy=None, first_attempt=1, concurrency=1):
+    def run(faults, *, units=1, gates=None, policy=None, first_attempt=1, concurrency=1):
         waits = []
 
-        async def sleep(seconds):
-            waits.append(seconds)
+        class Watched(Gate):
+            async def sleep(self, seconds):
+                waits.append(seconds)
 
         async def scenario(sandbox):
             outcomes = []
@@ -34,11 +35,13 @@ def ask(tmp_path, monkeypatch):
             ]
             with Journal(tmp_path / "journal.ndjson") as journal:
                 async with client:
+                    way_out = Watched(concurrency)
+                    if gates is not None:
+                        gates.append(way_out)
+                    asker = Asker(client, journal, way_out, policy or RetryPolicy(jitter=lambda: 1.0))
 
                     async def answer(unit):
-                        outcome = await attempt_unit(
-                            unit, client, journal, gate or Gate(concurrency), policy or RetryPolicy(jitter=lambda: 1.0), sleep=sleep
-                        )
+                        outcome = await attempt_unit(unit, asker)
                         outcomes.append(outcome)
                         if outcome is not None:
                             journal.append(*outcome.records, {"k": "result", "unit": unit.id})
@@ -73,7 +76,7 @@ def test_every_attempt_is_journalled_and_the_waits_double(ask):
 
 def test_the_servers_own_wait_is_obeyed(ask):
     _, _, waits, _ = ask([Fault(status=429, headers={"Retry-After": "7"})])
-    assert waits == [7.0]
+    assert waits == [7.5]  # and a little more, so that not all come back at the same moment
 
 
 def test_a_wait_beyond_patience_ends_the_unit(ask):
@@ -88,10 +91,10 @@ def test_the_last_attempt_gives_up(ask):
 
 
 def test_a_refused_key_stops_everything_and_leaves_the_units_open(ask):
-    gate = Gate(1)
-    outcomes, records, waits, stats = ask(lambda number, question: 401 if number >= 3 else None, units=10, gate=gate)
+    gates = []
+    outcomes, records, waits, stats = ask(lambda number, question: 401 if number >= 3 else None, units=10, gates=gates)
     assert [outcome is not None for outcome in outcomes] == [True, True] + [False] * 8
-    assert gate.stopped_by.code == "endpoint_auth"
+    assert gates[0].stopped_by.code == "endpoint_auth"
     assert stats["chat_requests"] == 3 and waits == []
     state = replay(records)
     assert len(state.results) == 2 and len(state.attempts) == 3  # the refused attempt is recorded, its unit is not finished
@@ -118,4 +121,4 @@ def test_the_policy_caps_its_own_waits():
     policy = RetryPolicy(attempts=100, jitter=lambda: 1.0)
     error = EndpointOverloaded("busy")
     assert [policy.wait_s(error, n) for n in (1, 2, 7, 50)] == [0.5, 1.0, 30.0, 30.0]
-    assert policy.wait_s(EndpointRateLimited("slow down", retry_after_s=0.25), 1) == 0.25
+    assert policy.wait_s(EndpointRateLimited("slow down", retry_after_s=0.25), 1) == 0.275

@@ -36,6 +36,15 @@ def test_t_against_a_table():
     assert (found.low, found.high) == pytest.approx((3 - half, 3 + half), abs=1e-6)
 
 
+@pytest.mark.parametrize(("passed", "n"), [(0, 1), (1, 1), (0, 40), (40, 40), (7, 11), (1793, 2000), (1, 1_000_000)])
+def test_wilson_against_scipy(passed, n):
+    from scipy.stats import binomtest
+
+    expected = binomtest(passed, n).proportion_ci(0.95, method="wilson")
+    found = pass_rate_interval(passed, n)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
 def test_t_against_scipy():
     from scipy import stats
 

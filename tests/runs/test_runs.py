@@ -18,8 +18,9 @@ from byok.errors import ByokError
 from byok.ids import new_id
 from byok.registry import RegisterRequest
 from byok.reporting import run_summary
-from byok.runs import EvaluationRequest, answer_shard, bill_run, finish_run, judge_shard, probe_models, start_run
+from byok.runs import EvaluationRequest, probe_models, start_run
 from byok.sandbox import Fault, Sandbox
+from byok_testing.chain import carry_out
 
 KEY = "sk-runs-0f1e2d3c4b5a69788796a5b4c3d2e1f0"
 QUESTIONS = [(f"What is {n} times 7?", str(7 * n)) for n in range(60)]
@@ -60,23 +61,7 @@ def serve(services, monkeypatch):
 def evaluate(services, *, error=None, **options):
     """The stages of a flow, in its order; returns the plan and how it finished."""
     plan = start_run(services, EvaluationRequest(**({"model": "model", "dataset": "sevens", "graders": ["numeric"]} | options)), new_id())
-    return plan, carry_on(services, plan)
-
-
-def carry_on(services, plan):
-    async def stages():
-        await probe_models(services, plan.run_id)
-        reports = [await answer_shard(services, plan.run_id, shard) for shard in range(plan.shards)]
-        stopped = next((report.stopped_by for report in reports if report.stopped_by), None)
-        if stopped is None:
-            for judge in plan.judges:
-                reports = [await judge_shard(services, plan.run_id, judge.name, shard) for shard in range(plan.shards)]
-                stopped = next((report.stopped_by for report in reports if report.stopped_by), None)
-        return stopped
-
-    stopped = asyncio.run(stages())
-    bill_run(services, plan.run_id)
-    return finish_run(services, plan.run_id, stopped_by=stopped)
+    return plan, carry_out(services, plan)
 
 
 def summary(services, plan):
@@ -159,7 +144,7 @@ def test_a_revoked_key_stops_the_run_and_a_resumed_one_asks_only_for_the_rest(se
     billed = two_bills(services.warehouse, services.actor.org_id, plan.run_id).total_usd
     serve.faults["model"] = lambda number, question: None
     before = server.stats()["chat_requests"]
-    finished = carry_on(services, plan)
+    finished = carry_out(services, plan)
     assert finished.passed
     assert server.stats()["chat_requests"] - before == 60 - done
     told = summary(services, plan)
@@ -176,7 +161,7 @@ def test_doing_every_stage_again_changes_nothing_and_asks_nothing(services, data
     tables = ("samples", "attempts", "verdicts", "charges")
     before = [sorted(map(str, services.warehouse.query(f"SELECT * EXCLUDE recorded_at FROM v1.{name}").rows)) for name in tables]
     asked = server.stats()["chat_requests"], judge.stats()["chat_requests"]
-    assert carry_on(services, plan).passed
+    assert carry_out(services, plan).passed
     assert [sorted(map(str, services.warehouse.query(f"SELECT * EXCLUDE recorded_at FROM v1.{name}").rows)) for name in tables] == before
     assert (server.stats()["chat_requests"], judge.stats()["chat_requests"]) == asked
 
@@ -285,7 +270,7 @@ def test_a_killed_process_loses_nothing_and_pays_for_nothing_twice(services, dat
             time.sleep(0.005)
         child.send_signal(signal.SIGKILL)
         child.wait()
-    assert carry_on(services, plan).passed
+    assert carry_out(services, plan).passed
     told = dict(
         services.warehouse.query(
             "SELECT status, count(*) FROM v1.attempts WHERE run_id = ? AND role = 'candidate' GROUP BY 1", [plan.run_id]

@@ -54,6 +54,7 @@ from byok.app import open_services
 from byok.cli.main import run
 from byok.clock import utcnow
 from byok.control.tables import metadata, token
+from byok.engine.control import Control
 from byok.errors import NotPermitted
 from byok.registry import RegisterRequest
 from byok.runs import EvaluationRequest
@@ -218,6 +219,9 @@ def pass_right(command, asked, both, call, monkeypatch, request):
         if "migrate" in command.words:
             monkeypatch.delenv("BYOK_VAULT_TOKEN")
             set_up(server, both.acme.vault_credentials, both.rows_of("acme")["member"][0]["org_id"])
+    if command.words.startswith(("run pause", "run continue", "run cancel")):
+        (folder,) = both.acme.runs.iterdir()
+        Control(folder).begin()  # they steer what is under way
     if command.words.startswith("evaluate"):
         # They are asked whether to start, and decline: what a started flow may do is the matter of the tasks below.
         monkeypatch.setattr(sys, "stdin", Terminal("n\n"))
@@ -338,6 +342,8 @@ def test_32_an_actor_is_made_from_a_token_or_a_grant_and_nowhere_else():
 FLOWS = {
     "flows.evaluation.evaluate": register,
     "flows.evaluation.resume": find,
+    "flows.scaled.evaluate_scaled": register,
+    "flows.scaled.resume_scaled": find,
     "flows.registration.register_model": register_by_grant,
     "flows.registration.rotate_key": rotate_by_grant,
     "flows.maintenance.rotate_transit": rewrap,

@@ -162,7 +162,7 @@ def test_19b_a_key_that_is_rotated_in_mid_run_costs_no_row_and_both_versions_are
     refused, old, new = (row[3] for row in attempts)
     assert old + new == ROWS and old >= 300 and new >= 1
     # For each shard under way, no more requests were refused than may be under way at once: the first of them fetches the new key.
-    assert 1 <= refused <= 4 * 16
+    assert 1 <= refused <= 64
     states = {one["version"]: one["state"] for one in told[0]["key_versions"]}
     assert states[version] == ("destroyed" if options == ("--compromised",) else "retiring") and states[version + 1] == "active"
 
@@ -186,7 +186,7 @@ def test_19c_a_worker_that_dies_in_mid_run_leaves_no_key_behind_and_its_run_goes
     done = byok.json("run", "resume", "latest")["run"]
     assert (done["status"], done["answered"]) == ("completed", ROWS)
     lost = byok.sql(f"SELECT count(*) FROM v1.attempts WHERE run_id = '{done['run_id']}' AND status = 'lost'")[0][0]
-    assert 0 < lost <= 16
+    assert 0 < lost <= 64
     assert once_each(byok, done["run_id"])[1] == [ROWS, ROWS]
 
 

@@ -272,7 +272,10 @@ def test_39_the_artifacts_hold_no_markup_but_their_own(hostile):
     assert [child.type for child in inner].count("strong_open") == 1, "how the run ended, and nothing else"
     rows = [token.content for at, token in enumerate(tokens) if kinds[at - 1] in ("td_open", "th_open")]
     assert len(rows) == 9 * (1 + len(scores)), "no cell is cut in two"
-    for cells in (leaderboard_rows(services, worst), bill_rows(two_bills(services.warehouse, services.actor.org_id, plan.run_id))):
+    for cells in (
+        leaderboard_rows(services.warehouse, services.actor.org_id, worst),
+        bill_rows(two_bills(services.warehouse, services.actor.org_id, plan.run_id)),
+    ):
         assert cells and not OBEYED.search(str(cells)) and not [text for row in cells for text in row.values() if "\n" in text]
 
 

@@ -34,7 +34,7 @@ from byok.warehouse import Warehouse
 folder, end = Path(sys.argv[1]), float(sys.argv[2])
 warehouse = Warehouse(folder / "w", folder / "s")
 seen = reads = 0
-while time.time() < end:
+while time.time() < end or reads < 6 or not seen:
     (count,), = warehouse.query("SELECT count(*) FROM v1.charges").rows
     assert count >= seen, (count, seen)
     seen, reads = count, reads + 1

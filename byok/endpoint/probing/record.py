@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal
@@ -45,10 +46,14 @@ class ProbeLog:
     Attributes:
         attempts: The requests to the model, in order.
         started_at: When the probe began.
+        opening: Is awaited before each request leaves, for who must know of it even if its end is never seen.
+        closing: Is told how it ended.
     """
 
     attempts: list[ProbeAttempt] = field(default_factory=list)
     started_at: datetime = field(default_factory=utcnow)
+    opening: Callable[[datetime], Awaitable[None]] | None = None
+    closing: Callable[[ProbeAttempt], None] | None = None
 
 
 @dataclass(frozen=True)

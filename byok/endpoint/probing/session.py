@@ -89,7 +89,10 @@ class Session:
             )
 
     async def _record(self, body: dict[str, Any], most: int, sent: Awaitable[Answer]) -> Seen[Answer]:
-        opened, started = utcnow(), time.perf_counter()
+        opened = utcnow()
+        if self.log.opening is not None:
+            await self.log.opening(opened)
+        started = time.perf_counter()
         answer: Answer | None = None
         error: EndpointError | None = None
         try:
@@ -109,5 +112,7 @@ class Session:
             # A key may be good for chat alone: its refusal elsewhere says nothing of what is asked here.
             self._stopped = self._stopped or (isinstance(error, EndpointAuth) and not vectors)
         self.log.attempts.append(attempt)
+        if self.log.closing is not None:
+            self.log.closing(attempt)
         self.budget.take(body, most, attempt, sent_tokens(answer if isinstance(answer, ChatAnswer) else None, error))
         return Seen(attempt, answer, error)

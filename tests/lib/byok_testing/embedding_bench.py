@@ -26,14 +26,11 @@ from byok.runs import (
     Finished,
     RunFolder,
     answer_shard,
-    bill_run,
-    embed_shard,
-    finish_run,
-    judge_shard,
     probe_models,
     start_run,
 )
 from byok.sandbox import Fault, Sandbox
+from byok_testing.chain import carry_out
 
 KEY = "sk-embed-3c4d5e6f708192a3b4c5d6e7f8091a2b"
 SPEC = "embedding_similarity:model=emb"
@@ -83,24 +80,8 @@ class EmbeddingBench:
         return start_run(self.services, request, new_id())
 
     def carry_on(self, plan: RunPlan) -> Finished:
-        """The stages of a flow, in its order."""
-
-        async def every(stage: Callable[..., Any], *arguments: Any) -> str | None:
-            reports = [await stage(self.services, plan.run_id, *arguments, shard) for shard in range(plan.shards)]
-            return next((report.stopped_by for report in reports if report.stopped_by), None)
-
-        async def stages() -> str | None:
-            await probe_models(self.services, plan.run_id)
-            stopped = await every(answer_shard)
-            for embedder in plan.embedders:
-                stopped = stopped or await every(embed_shard, embedder.spec)
-            for judge in plan.judges:
-                stopped = stopped or await every(judge_shard, judge.name)
-            return stopped
-
-        stopped = asyncio.run(stages())
-        bill_run(self.services, plan.run_id)
-        return finish_run(self.services, plan.run_id, stopped_by=stopped)
+        """All stages of a run, from wherever it stands."""
+        return carry_out(self.services, plan)
 
     def run(self, **options: Any) -> tuple[RunPlan, Finished]:
         """All stages of a run."""

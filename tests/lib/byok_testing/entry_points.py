@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from importlib import import_module
@@ -23,16 +24,23 @@ from byok.ids import new_id
 from byok.registry import Migration, ModelChanges, ModelNotFound, RegisterRequest, Rewrapper, SealedKey, stored_secrets
 from byok.runs import (
     EvaluationRequest,
+    Resumption,
+    RunNotGoing,
     RunUnknown,
     answer_shard,
+    ask_run,
     bill_run,
+    change_run,
+    close_run,
     embed_shard,
     finish_run,
     judge_shard,
     open_run,
     probe_models,
+    resume_run,
     start_run,
 )
+from byok.runs.live import look_at
 from byok_testing.organisations import Organisations
 
 
@@ -139,6 +147,10 @@ COMMANDS = [
     _command("run list", MODELS_READ),
     _command("run show {run}", MODELS_READ, from_rival="run_not_found"),
     _command("run resume {run}", RUNS_WRITE, from_rival="run_not_found"),
+    _command("run watch {run} --once", MODELS_READ, from_rival="run_not_found"),
+    _command("run pause {run}", RUNS_WRITE, from_rival="run_not_found"),
+    _command("run continue {run}", RUNS_WRITE, from_rival="run_not_found"),
+    _command("run cancel {run}", RUNS_WRITE, from_rival="run_not_found"),
     _command("bill show {run}", BILLING_READ, from_rival="run_not_found"),
     _command("report {run} -o page.html", MODELS_READ, BILLING_READ, from_rival="run_not_found"),
     _command("sql --file {query}", MODELS_READ, BILLING_READ),
@@ -179,6 +191,11 @@ class Act:
 
 def _act(call: Callable[[Services, Actor], Any], *scopes: str, **options: Any) -> Act:
     return Act(call, frozenset(scopes), **options)
+
+
+def _steer(services: Services, run_id: str) -> None:
+    with suppress(RunNotGoing):
+        ask_run(services, run_id, "pause")
 
 
 def _run(stage: Callable[..., Any], *arguments: Any) -> Callable[[Services, Actor], Any]:
@@ -268,6 +285,11 @@ ACTS = {
         lambda s, a: start_run(replace(s, actor=a), _EVALUATION, new_id()), MODELS_READ, RUNS_WRITE, from_rival=ModelNotFound
     ),
     "open_run": _act(_run(open_run, "run.resume"), RUNS_WRITE, from_rival=RunUnknown),
+    "resume_run": _act(_run(resume_run), RUNS_WRITE, from_rival=RunUnknown),
+    "change_run": _act(_run(change_run, Resumption(max_requests=1000)), RUNS_WRITE, from_rival=RunUnknown),
+    "ask_run": _act(_run(_steer), RUNS_WRITE, from_rival=RunUnknown),
+    "close_run": _act(_run(close_run, "run_crashed"), RUNS_WRITE, from_rival=RunUnknown),
+    "look_at": _act(_run(look_at), MODELS_READ, from_rival=RunUnknown),
     "probe_models": _act(_run(probe_models), RUNS_WRITE, from_rival=RunUnknown),
     "answer_shard": _act(_run(answer_shard, 0), RUNS_WRITE, from_rival=RunUnknown),
     "embed_shard": _act(_run(embed_shard, "embedding_similarity:model=e", 0), RUNS_WRITE, from_rival=RunUnknown),
@@ -285,6 +307,10 @@ NO_SCOPE_NEEDED = {
     "Grants.refuse": "refuses",
     "FrontDoor.register": "as Grants.take",
     "FrontDoor.rotate": "as Grants.take",
+    **dict.fromkeys(
+        ("answer_rows", "earlier_answers", "earlier_verdicts", "open_stage", "seal", "seal_all"),
+        "is a part of answer_shard, embed_shard, judge_shard, probe_models or close_run, which have asked",
+    ),
     "Standing.record": "counts a check that another service has allowed",
     "Lookup.check_sealed": "only refuses; the front door asks it before it takes a grant",
 }

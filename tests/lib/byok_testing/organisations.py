@@ -92,10 +92,10 @@ class Organisations:
                 services.control.close()
 
     def stored(self) -> dict[str, Any]:
-        """All rows but those of the audit log, and a digest of every file of both homes but its heads."""
+        """All rows but those of the audit log, and a digest of every file of both homes, but for its heads and the logs of processes."""
         found: dict[str, Any] = {f"table {name}": rows for name, rows in self.rows().items() if name != "audit"}
         for path in sorted(self.root.rglob("*")):
-            if path.is_file() and not path.name.startswith(("control.db", "audit-heads")):
+            if path.is_file() and not path.name.startswith(("control.db", "audit-heads")) and path.parent.name != "logs":
                 facts = path.stat()
                 # The warehouses are large: every write shows in these facts as well.
                 small = facts.st_size < 500_000
