@@ -1,6 +1,6 @@
 """What worker processes make of a run: `evaluate` in one process beside `evaluate-scaled` on Dask workers, on one machine.
 
-    python benchmarks/scaling.py [--repeat 3] [--rows 4000] [--shard-size 500] [--concurrency 64]
+    python benchmarks/scaling.py [--repeat 3] [--rows 4000] [--shard-size 500] [--concurrency 64] [--endpoints fast slow]
 
 Every run goes through a real `byok up`; the ways take turns, once without counting and then `--repeat` times. The rate is what the mock
 endpoint saw, from the first request for a row to the last reply; the flow's seconds are Prefect's, from its start to its end. Prints a
@@ -91,9 +91,10 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=4_000)
     parser.add_argument("--shard-size", type=int, default=500)
     parser.add_argument("--concurrency", type=int, default=64)
+    parser.add_argument("--endpoints", nargs="+", choices=LATENCIES, default=list(LATENCIES))
     options = parser.parse_args()
     with contextlib.ExitStack() as open_ones:
-        endpoints = {name: open_ones.enter_context(endpoint(latency_ms)) for name, latency_ms in LATENCIES.items()}
+        endpoints = {name: open_ones.enter_context(endpoint(LATENCIES[name])) for name in options.endpoints}
         byok = open_ones.enter_context(installation(options.rows, **endpoints))
         child = open_ones.enter_context(started([sys.executable, "-m", "byok.cli.main"], byok.environment))
         stack = wait_up(child, byok.folder / "home" / "logs")

@@ -51,7 +51,7 @@ class DatasetNotFound(NotFound):
     code = "dataset_not_found"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # a file with the wrong fields has as many as rows
 class Quarantined:
     """A row that was set aside: its line in the file and why."""
 

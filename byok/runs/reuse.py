@@ -15,21 +15,8 @@ import orjson
 from byok.app import Services
 from byok.datasets import DataRow
 from byok.engine.plan import EmbedderRef, JudgeRef, ModelRef, RunPlan
-from byok.warehouse.query import SnapshotMissing
-
-_ANSWERS = """
-SELECT request_hash, coalesce(reused_from, sample_id) AS sample_id, output, reasoning, finish_reason
-FROM v1.samples
-WHERE org_id = ? AND status = 'answered' AND request_hash IN (SELECT unnest(?))
-QUALIFY row_number() OVER (PARTITION BY request_hash ORDER BY occurred_at DESC, sample_id DESC) = 1
-"""
-
-_VERDICTS = """
-SELECT request_hash, coalesce(reused_from, verdict_id) AS verdict_id, outcome, score, passed, label, reasoning
-FROM v1.verdicts
-WHERE org_id = ? AND outcome IN ('ok', 'unscored') AND request_hash IN (SELECT unnest(?))
-QUALIFY row_number() OVER (PARTITION BY request_hash ORDER BY occurred_at DESC, verdict_id DESC) = 1
-"""
+from byok.warehouse import SnapshotMissing
+from byok.warehouse.lookup import Kind
 
 
 def request_hash(plan: RunPlan, row: DataRow, messages: list[dict[str, Any]]) -> str:
@@ -49,20 +36,21 @@ def embed_hash(embedder: EmbedderRef, row: DataRow, output: str) -> str:
 
 def earlier_answers(services: Services, plan: RunPlan, hashes: Iterable[str]) -> dict[str, dict[str, Any]]:
     """The newest answer of each hash that an earlier run was given."""
-    return _find(services, plan, _ANSWERS, hashes) if plan.reuse else {}
+    return _find(services, plan, "sample", hashes)
 
 
 def earlier_verdicts(services: Services, plan: RunPlan, hashes: Iterable[str]) -> dict[str, dict[str, Any]]:
     """The newest usable verdict of each hash that an earlier run was given."""
-    return _find(services, plan, _VERDICTS, hashes) if plan.reuse else {}
+    return _find(services, plan, "verdict", hashes)
 
 
-def _find(services: Services, plan: RunPlan, sql: str, hashes: Iterable[str]) -> dict[str, dict[str, Any]]:
+def _find(services: Services, plan: RunPlan, kind: Kind, hashes: Iterable[str]) -> dict[str, dict[str, Any]]:
+    if not plan.reuse:
+        return {}
     try:
-        found = services.warehouse.query(sql, [plan.org_id, list(hashes)]).dicts()
+        return {one["request_hash"]: one for one in services.warehouse.newest(kind, plan.org_id, hashes)}
     except SnapshotMissing:
         return {}
-    return {one["request_hash"]: one for one in found}
 
 
 def _facts(model: ModelRef) -> tuple[object, ...]:

@@ -1,8 +1,8 @@
 """One batch of rows into the tables, in one transaction, by DuckDB alone: Python sees names of tables and columns, never a row.
 
 A key is taken once: facts keep their first arrival, rows with a `revision` their highest. The facts of runs have no index (DuckDB holds
-one in memory as a whole), so their keys are looked up among the rows of the same run; other runs cost next to nothing, since DuckDB
-knows for every 122,880 rows between which ids of runs they lie.
+one in memory as a whole), so their keys are looked up among the rows of the same run, which takes 0.05 s for each million of them; other
+runs cost next to nothing, since DuckDB knows of each group of rows between which ids of runs they lie.
 """
 
 from __future__ import annotations

@@ -111,6 +111,7 @@ def _open(snapshot: Path, memory: str | None) -> duckdb.DuckDBPyConnection:
             time.sleep(0.02)  # renamed between the look and the opening
             continue
         connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET enable_progress_bar = false")  # on, in a process that was started without a file
         connection.execute("SET lock_configuration = true")
         return connection
     raise SnapshotMissing("nothing has been published yet", hint="run byok init, then an evaluation: byok evaluate --help")

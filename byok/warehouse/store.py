@@ -146,6 +146,7 @@ class Warehouse:
             if new:
                 self._file.chmod(0o600)
             connection.execute("SET TimeZone = 'UTC'")
+            connection.execute("SET enable_progress_bar = false")  # on, in a process that was started without a file
             yield connection
         finally:
             connection.close()

@@ -158,7 +158,7 @@ def evaluate(services, tmp_path, monkeypatch) -> Iterator[Callable[..., Any]]:
     data.write_text("".join(json.dumps({"question": question, "answer": answer}) + "\n" for question, answer in QUESTIONS))
     services.datasets.add(services.actor, "sevens", data, Mapping())
     servers: list[Sandbox] = []
-    monkeypatch.setattr("byok.runs.answer.RetryPolicy", partial(RetryPolicy, base_s=0.01))
+    monkeypatch.setattr("byok.runs.stage.RetryPolicy", partial(RetryPolicy, base_s=0.01))
 
     def serve(key: str, faults: Callable[[str], Fault | None], public: bool) -> None:
         server = Sandbox(QUESTIONS, api_key=KEY, model_id="org/remote#1", faults=lambda _number, question: faults(question))
