@@ -13,7 +13,8 @@ from byok.app import open_services
 from byok.endpoint import EndpointClient
 from byok.engine.journal import Journal
 from byok.runs import RunFolder
-from byok.warehouse import store
+from byok.warehouse import Warehouse
+from byok.warehouse.loader import Loader
 from byok_testing import chain
 
 
@@ -105,9 +106,9 @@ POINTS: dict[str, Callable[[Countdown], None]] = {
     "before_judge": _around(chain, "judge_shard", after=False),
     "before_bill": _around(chain, "bill_run", after=False),
     "before_report": _around(chain, "finish_run", after=False),
-    "before_load": _around(store, "load_waiting", after=False),
-    "loaded": _around(store, "load_waiting", after=True),
-    "before_publish": _around(store.Warehouse, "_publish", after=False),
+    "before_load": _around(Loader, "load_waiting", after=False),
+    "loaded": _around(Loader, "load_waiting", after=True),
+    "before_publish": _around(Warehouse, "_publish", after=False),
 }
 
 
