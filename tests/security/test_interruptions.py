@@ -146,7 +146,7 @@ def test_19b_a_key_that_is_rotated_in_mid_run_costs_no_row_and_both_versions_are
         return Fault(delay_ms=400) if number > 500 and not rotated.is_set() else None
 
     stage.begin(act)
-    run = byok.json("evaluate", "rotated", "sums", "--grader", "numeric", "--shard-size", "250", "--yes")["run"]
+    run = byok.json("evaluate", "rotated", "sums", "--grader", "numeric", "--shard-size", "250", "--concurrency", "16", "--yes")["run"]
     turner.join()
     stage.begin(lambda number: None)
     assert (run["status"], run["planned"], run["answered"], run["failed"]) == ("completed", ROWS, ROWS, 0)
