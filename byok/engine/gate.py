@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 from byok.engine.budget import Amount, Budget
 from byok.engine.limiter import Ended, Limiter
+from byok.engine.pace import Slot
+from byok.engine.shared import Shared
 from byok.errors import ByokError
 
 _LOOK_AGAIN_S = 0.05
 """Between two looks at a budget of which other processes may free a part."""
-
-_gates: weakref.WeakValueDictionary[tuple[int, str], Gate] = weakref.WeakValueDictionary()
 
 
 @dataclass
@@ -27,11 +27,11 @@ class Ticket:
     """One request that may leave.
 
     Attributes:
-        tokens: Tokens that were set aside with the limiter.
+        slot: Its slot at the limiter.
         reserved: What was set aside of the budget.
     """
 
-    tokens: float
+    slot: Slot
     reserved: Amount
 
 
@@ -60,7 +60,7 @@ class Gate:
         self._going.set()
         self._paused_at: float | None = None
         self._paused_s = 0.0
-        self._at_limiter: set[asyncio.Future[float]] = set()
+        self._at_limiter: set[asyncio.Future[Slot]] = set()
         self._asleep: set[asyncio.Future[None]] = set()
 
     @property
@@ -166,7 +166,7 @@ class Gate:
             ended: How it ended.
             spent: What it cost; None when that is not known: the whole bound counts as spent.
         """
-        self.limiter.end(ticket.tokens, ended)
+        self.limiter.end(ticket.slot, ended)
         if self.budget is not None:
             over = self.budget.settle(ticket.reserved, ticket.reserved if spent is None else spent)
             if over is not None:
@@ -196,6 +196,9 @@ def _end(nap: asyncio.Future[None]) -> None:
         nap.set_result(None)
 
 
+_gates: Shared[Gate] = Shared()
+
+
 def shared_gate(name: str, make: Callable[[], Gate]) -> Gate:
     """The gate that all users of `name` on this event loop share, as long as anybody holds it.
 
@@ -203,10 +206,11 @@ def shared_gate(name: str, make: Callable[[], Gate]) -> Gate:
         name: Names the run and the stage.
         make: Makes it for the first of them.
     """
-    key = (id(asyncio.get_running_loop()), name)
-    gate = _gates.get(key)
-    if gate is None:
-        gate = _gates[key] = make()
+
+    def begin() -> Gate:
+        gate = make()
         if gate.budget is not None:
             weakref.finalize(gate, gate.budget.close)
-    return gate
+        return gate
+
+    return _gates.get(name, begin)

@@ -1,10 +1,8 @@
-"""How many requests may be under way at one endpoint with one key, found by asking.
+"""How many requests may be under way at one endpoint with one key, and how fast they may follow one another, found by asking.
 
-The limit starts low enough to be polite and doubles with each round of answers (slow start) until the endpoint refuses; from then on it
-grows by one a round. Refusals for being too many cut it in proportion to their share (as DCTCP does, RFC 8257, section 3.3): a few of
-them trim it, a wall of them halves it round after round. What is a rate rather than a number is left to `Pace`. When nothing gets
-through any more, requests are held back, and one is let through from time to time to see (a circuit breaker); if that goes on for too
-long, the limiter gives up.
+An endpoint may limit the number of requests at once, their rate, or their tokens' rate; all that it says is that there were too many.
+`Window` learns the number, `Pace` the rates, and each refusal is judged by how many were under way when the request started. While an
+endpoint lets nothing through, `Circuit` holds requests back.
 """
 
 from __future__ import annotations
@@ -12,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -20,10 +17,14 @@ from typing import Literal
 
 from byok.endpoint import Limits
 from byok.engine.buckets import Clock
-from byok.engine.pace import Pace
-from byok.errors import OutsideError
+from byok.engine.circuit import Circuit, CircuitOpen, Patience
+from byok.engine.flight import Flight
+from byok.engine.pace import Pace, Slot
+from byok.engine.shared import Shared
+from byok.engine.window import Window
 
 Sleep = Callable[[float], Awaitable[None]]
+"""How to wait."""
 
 FIRST = 32
 """Requests under way at once at the beginning. Enough that a run of some seconds is not over before the limit is found."""
@@ -31,33 +32,8 @@ FIRST = 32
 MOST = 512
 """Beyond this, more requests at once need more machines."""
 
-_STORM = 5
-"""So many refusals in a row, without an answer between them, are no accident."""
-
-_TRIP = 16
-"""So many failures in a row open the circuit."""
-
-_FIRST_HOLD_S, _LONGEST_HOLD_S = 1.0, 15.0
-
-
-class CircuitOpen(OutsideError):
-    """The endpoint has answered nothing for too long: the run stops, keeps what it has, and can be resumed."""
-
-    code = "circuit_open"
-    retryable = True
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long an endpoint may answer nothing before the limiter gives up.
-
-    Attributes:
-        failing_s: Seconds of failures (5xx, no connection, no answer in time).
-        refusing_s: Seconds of refusals for too many requests.
-    """
-
-    failing_s: float = 60.0
-    refusing_s: float = 600.0
+_SATURATED = 0.8
+"""Part of the limit that is under way where it is made use of."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +65,6 @@ class Limiter:
         first: Requests at once at the beginning.
         patience: When to give up.
         clock: Monotonic seconds.
-        sleep: How to wait.
         jitter: A number in [0, 1).
     """
 
@@ -101,42 +76,44 @@ class Limiter:
         first: int = FIRST,
         patience: Patience | None = None,
         clock: Clock = time.monotonic,
-        sleep: Sleep = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self._clock, self._sleep, self._jitter = clock, sleep, jitter
-        now = clock()
-        self.pace = Pace(requests_per_minute, tokens_per_minute, now)
-        self.limit = float(first)
-        self.in_flight = 0
-        self.broken: CircuitOpen | None = None
-        self._threshold = float(MOST)
-        self._patience = patience or Patience()
-        self._waiting: deque[tuple[asyncio.Future[float], float]] = deque()
-        self._timer: asyncio.Task[None] | None = None
-        self._timer_at = float("inf")
-        # The round: about as long as a request takes.
-        self._round_at, self._latency_s = now, 0.0
-        self._round_seen = self._round_refused = 0
-        # What is in a row without an answer.
-        self._refusals = self._failures = 0
-        self._bad_since: float | None = None
-        self._holds = 0
-        self._trying = False
+        self._clock = clock
+        self.pace = Pace(requests_per_minute, tokens_per_minute, clock())
+        self._window = Window(first, MOST)
+        self._circuit = Circuit(patience or Patience(), first, jitter)
+        self._flight = Flight()
+        self._waiting: deque[tuple[asyncio.Future[Slot], float]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
 
-    def mend(self) -> None:
-        """Begin anew after having given up: somebody has come to try again."""
-        if self.broken is not None:
-            self.broken, self._bad_since, self._trying = None, None, False
-            self._refusals = self._failures = self._holds = 0
-            self.limit, self._threshold = float(min(FIRST, 4)), float(MOST)
+    @property
+    def limit(self) -> float:
+        """Requests that may be under way at once."""
+        return self._window.limit
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that are under way."""
+        return len(self._flight)
+
+    @property
+    def broken(self) -> CircuitOpen | None:
+        """Why the limiter has given up; None: it has not."""
+        return self._circuit.broken
 
     @property
     def held(self) -> bool:
         """Whether nothing starts but a trial, because nothing got through."""
-        return self._holds > 0
+        return self._circuit.held
 
-    async def take(self, tokens: float = 0.0, waiters: set[asyncio.Future[float]] | None = None) -> float:
+    def mend(self) -> None:
+        """Begin anew after having given up: somebody has come to try again."""
+        if self._circuit.broken is not None:
+            self._circuit.broken = None
+            self._circuit.reset()
+            self.pace.learnt.restart(self._clock())
+
+    async def take(self, tokens: float = 0.0, waiters: set[asyncio.Future[Slot]] | None = None) -> Slot:
         """Wait for a slot, in the order of asking.
 
         Args:
@@ -144,13 +121,13 @@ class Limiter:
             waiters: Where to note who waits, for somebody who would end the waiting by an exception.
 
         Returns:
-            Tokens that were set aside for it, to be handed to `end`.
+            The slot, to be handed to `end`.
         """
         if not self._waiting:
             now = self._clock()
             if self._delay(tokens, now) == 0.0:
                 return self._start(tokens, now)
-        slot: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        slot: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
         self._waiting.append((slot, tokens))
         if waiters is not None:
             waiters.add(slot)
@@ -158,124 +135,93 @@ class Limiter:
         try:
             return await slot
         except asyncio.CancelledError:
-            if slot.done() and not slot.cancelled():
+            if slot.done() and not slot.cancelled() and slot.exception() is None:
                 self.end(slot.result(), Ended("other"))
             raise
         finally:
             if waiters is not None:
                 waiters.discard(slot)
 
-    def end(self, reserved: float, ended: Ended) -> None:
+    def end(self, slot: Slot, ended: Ended) -> None:
         """A request is over: free its slot and learn from how it ended.
 
         Args:
-            reserved: What `take` returned.
+            slot: What `take` returned.
             ended: How it ended.
         """
         now = self._clock()
-        saturated = self.in_flight >= 0.8 * self.limit
-        self.in_flight -= 1
+        saturated = len(self._flight) >= _SATURATED * self._window.limit
+        self._flight.end(slot, now)
         if ended.kind == "answered":
-            self._answered(reserved, ended, saturated, now)
+            self._answered(slot, ended, saturated, now)
         elif ended.kind == "refused":
-            self._refused(reserved, ended, now)
-        elif ended.kind in ("failed", "slow"):
-            self._failed(reserved, ended, now)
+            if not self._refused(slot, now):
+                self._bad(slot, ended, now)
         else:
-            self.pace.failed(reserved, now)
-            self._trying = False
-        self._pump()
+            self.pace.failed(slot, now)
+            if ended.kind == "slow":
+                self._window.slow()
+            if ended.kind != "other":
+                self._bad(slot, ended, now)
+        if self._waiting:
+            self._pump()
 
-    def _answered(self, reserved: float, ended: Ended, saturated: bool, now: float) -> None:
-        self.pace.answered(reserved, ended.tokens, ended.limits, self.in_flight, now)
-        if ended.latency_s is not None:
-            self._latency_s = ended.latency_s if not self._latency_s else 0.9 * self._latency_s + 0.1 * ended.latency_s
-        if self._holds:
-            # It is back: as many at once as before, found anew from the half of what it was.
-            self._threshold = max(self._threshold, 4.0)
-            self.limit = max(self.limit, min(4.0, self._threshold))
-        self._refusals = self._failures = self._holds = 0
-        self._bad_since, self._trying = None, False
-        self._round_seen += 1
-        self._end_round(now)
-        if saturated and self.limit < MOST:
-            self.limit += 1.0 if self.limit < self._threshold else 1.0 / self.limit
+    def _answered(self, slot: Slot, ended: Ended, saturated: bool, now: float) -> None:
+        self.pace.answered(slot, ended.tokens, ended.limits, now)
+        self._window.answered(slot.beside, saturated, now)
+        if self._circuit.good(slot.seq, slot.at):
+            self.pace.learnt.restart(now)
+        self._flight.took(now - slot.at)
 
-    def _refused(self, reserved: float, ended: Ended, now: float) -> None:
-        self.pace.refused(reserved, now)
-        self._round_seen += 1
-        self._round_refused += 1
-        self._end_round(now)
-        self._refusals += 1
-        self._bad(now)
-        if self._refusals >= _STORM:
-            self._hold(ended, now, self._patience.refusing_s)
+    def _refused(self, slot: Slot, now: float) -> bool:
+        """Whether there were too many at once, so that the endpoint is well."""
+        self.pace.refused(slot, now)
+        passed = self._flight.refused(slot, self._window.level, now)
+        verdict = self._window.refused(slot.beside, passed, now)
+        if verdict == "number":
+            if self._circuit.held:
+                self._circuit.reset()
+                self.pace.learnt.restart(now)
+            return True
+        if not self._circuit.held:
+            self.pace.learnt.refused(slot.seq, slot.at, verdict == "rate", now)
+        return False
 
-    def _failed(self, reserved: float, ended: Ended, now: float) -> None:
-        self.pace.failed(reserved, now)
-        if ended.kind == "slow":
-            self._round_seen += 1
-            self._round_refused += 1
-            self._end_round(now)
-        self._failures += 1
-        self._bad(now)
-        if self._failures + self._refusals >= _TRIP or self._holds:
-            self._hold(ended, now, self._patience.failing_s)
-
-    def _bad(self, now: float) -> None:
-        if self._bad_since is None:
-            self._bad_since = now
-
-    def _end_round(self, now: float) -> None:
-        """At the end of a round with refusals, cut the limit by half of their share of it."""
-        if not self._round_refused:
-            if now - self._round_at >= self._latency_s:
-                self._round_at, self._round_seen = now, 0
-            return
-        # One refusal of the first few answers is not yet a share.
-        if now - self._round_at < max(self._latency_s, 0.02) or self._round_seen < min(8.0, self.limit):
-            return
-        share = self._round_refused / self._round_seen
-        self._round_at, self._round_seen, self._round_refused = now, 0, 0
-        self.limit = self._threshold = max(1.0, self.limit * (1 - share / 2))
-
-    def _hold(self, ended: Ended, now: float, patience_s: float) -> None:
-        """Let nothing start for a while, and then one request to see."""
-        assert self._bad_since is not None
-        if now - self._bad_since >= patience_s and self._holds:
-            minutes = f"{now - self._bad_since:.0f} s"
-            self.broken = self.broken or CircuitOpen(
-                f"the endpoint has answered nothing for {minutes}", hint="see what is wrong with it, then go on: byok run resume RUN"
-            )
-            return
-        if self._holds and not self._trying:
-            return  # one of those that were under way when the hold began
-        if not self._holds:
-            self._threshold = max(2.0, self.limit / 2)
-        self.limit, self._trying = 1.0, False
-        own = min(_FIRST_HOLD_S * 2.0**self._holds, _LONGEST_HOLD_S)
-        self._holds += 1
-        wait = own if ended.retry_after_s is None else min(max(own / 4, ended.retry_after_s), patience_s)
-        self.pace.hold(now + wait * (1 + 0.1 * self._jitter()))
+    def _bad(self, slot: Slot, ended: Ended, now: float) -> None:
+        """A request got nothing: perhaps none does."""
+        circuit, learnt = self._circuit, self.pace.learnt
+        if not circuit.held and slot.seq <= learnt.restarted:
+            return  # that was before
+        if circuit.bad(slot.seq, slot.at, ended.kind == "refused", ended.retry_after_s, now):
+            self._window.storm()
+            learnt.stood(circuit.row_from, now)
+            if not circuit.held:
+                learnt.restart(now)
 
     def _delay(self, tokens: float, now: float) -> float | None:
         """Seconds until a request may start; None: not before another one ends."""
-        if self.broken is not None:
+        circuit = self._circuit
+        if circuit.broken is not None:
             return 0.0  # nobody is to wait for what does not come; whoever gets a slot looks at `broken` first
-        if self._holds:
-            if self._trying or self.in_flight:
-                return None
-        elif self.in_flight >= int(self.limit):
+        if circuit.held:
+            return max(circuit.wait_s(now), self.pace.declared_wait_s(tokens, now))
+        limit = self._window.limit
+        if len(self._flight) + 1 > limit:
             return None
-        return self.pace.wait_s(tokens, now)
+        return max(self.pace.wait_s(tokens, now), self._flight.wait_s(limit, now))
 
-    def _start(self, tokens: float, now: float) -> float:
-        self.in_flight += 1
-        self._trying = self._holds > 0
-        return self.pace.start(tokens, now)
+    def _start(self, tokens: float, now: float) -> Slot:
+        slot = self.pace.start(tokens, now)
+        self._flight.start(slot, now)
+        if self._circuit.held and self._circuit.broken is None and self._circuit.start(now):
+            self.pace.learnt.restart(now)
+        return slot
 
     def _pump(self) -> None:
         """Let those start that may, in the order of asking; wake up again when the first of the others may."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         waiting = self._waiting
         while waiting:
             slot, tokens = waiting[0]
@@ -287,27 +233,13 @@ class Limiter:
             if delay is None:
                 return
             if delay > 0:
-                self._wake_in(delay, now)
+                self._timer = asyncio.get_running_loop().call_later(delay, self._pump)
                 return
             waiting.popleft()
             slot.set_result(self._start(tokens, now))
 
-    def _wake_in(self, delay: float, now: float) -> None:
-        if self._timer is not None and not self._timer.done():
-            if self._timer_at <= now + delay:
-                return
-            self._timer.cancel()
-        self._timer_at = now + delay
-        self._timer = asyncio.get_running_loop().create_task(self._wake(delay))
 
-    async def _wake(self, delay: float) -> None:
-        await self._sleep(delay)
-        self._timer_at = float("inf")
-        self._timer = None
-        self._pump()
-
-
-_limiters: weakref.WeakValueDictionary[tuple[int, str], Limiter] = weakref.WeakValueDictionary()
+_limiters: Shared[Limiter] = Shared()
 
 
 def shared_limiter(pool: str, *, requests_per_minute: int | None, tokens_per_minute: int | None) -> Limiter:
@@ -318,9 +250,6 @@ def shared_limiter(pool: str, *, requests_per_minute: int | None, tokens_per_min
         requests_per_minute: Declared limit; the smallest of all that share it counts.
         tokens_per_minute: Declared limit; the smallest of all that share it counts.
     """
-    key = (id(asyncio.get_running_loop()), pool)
-    found = _limiters.get(key)
-    if found is None:
-        found = _limiters[key] = Limiter()
-    found.pace.declare(requests_per_minute, tokens_per_minute, time.monotonic())
-    return found
+    limiter = _limiters.get(pool, Limiter)
+    limiter.pace.declare(requests_per_minute, tokens_per_minute, time.monotonic())
+    return limiter

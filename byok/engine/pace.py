@@ -1,37 +1,36 @@
-"""How fast requests may follow one another: by declared limits, by what the endpoint says is left, and by what it refused.
-
-A limit of requests or tokens for a time shows itself in refusals, whatever the number of requests under way. So a rate is learnt
-from them: what got through when the limit was hit. It is raised slowly while nothing is refused, and dropped once it no longer binds.
-"""
+"""How fast requests may follow one another: by declared limits, by what the endpoint says is left, and by what it refused."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from byok.endpoint import Limits
-from byok.engine.buckets import Bucket, per_minute
+from byok.engine.buckets import Minute, Taken
+from byok.engine.quota import Quota
+from byok.engine.rate import Rate
 
-LEAST_RATE = 1 / 60
-"""Requests a second that a learnt pace never falls below."""
+_WEIGHT = 0.05
+"""Of the newest answer in the running mean of tokens."""
 
-_RESERVE = 0.2
-"""Part of a limit that is left when the pace begins to heed it."""
+_HEEDED = ("requests", "tokens")
+"""Limits of other kinds are of a part of the tokens, or move with the load, and going beyond those costs priority alone (providers.md,
+sections 3 and 4)."""
 
-_SPAN_S = 5.0
-"""Seconds over which the rate of answers is taken."""
 
-_ENOUGH = 40
-"""Requests that a share of refusals is taken of, where that does not take too long."""
+class Slot:
+    """A request that has started.
 
-_VAIN, _LITTLE, _ACCIDENT_S = 2, 0.04, 60.0
-"""A share of refusals above the second that stays as it is, although the rate was lowered so many times, has nothing to do with the rate:
-for so many seconds, refusals are not taken for a limit of it unless they become many more."""
+    Attributes:
+        seq: Its number.
+        at: When it started.
+        beside: Requests that were under way then, with it, without those that turned out to be refused.
+        tokens: Tokens that were set aside for it.
+        taken: Where the declared limit of tokens remembers them.
+    """
 
-_SOON_S = 0.5
-"""Less than this tells nothing of a rate."""
+    __slots__ = ("at", "beside", "seq", "taken", "tokens")
 
-_LONGEST_RESET_S = 120.0
-"""A reset further away is a day's quota: pacing by it would stop a run that still may go on."""
+    def __init__(self, seq: int, at: float, tokens: float, taken: Taken | None) -> None:
+        self.seq, self.at, self.tokens, self.taken = seq, at, tokens, taken
+        self.beside = 0
 
 
 class Pace:
@@ -44,193 +43,105 @@ class Pace:
     """
 
     def __init__(self, requests_per_minute: int | None, tokens_per_minute: int | None, now: float) -> None:
-        self._requests: Bucket | None = None
-        self._tokens: Bucket | None = None
-        self._declared: tuple[int | None, int | None] = (None, None)
+        self.learnt = Rate(now)
+        self._requests: Minute | None = None
+        self._tokens: Minute | None = None
+        self._quotas: dict[str, Quota] = {}
+        self._sent = 0
+        # Of the tokens that requests use: mean and mean deviation, as of round trips in RFC 6298, section 2.
+        self._mean, self._deviation = 0.0, 0.0
         self.declare(requests_per_minute, tokens_per_minute, now)
-        self._learnt: Bucket | None = None
-        self._told: Bucket | None = None
-        self._told_until = self._not_before = now
-        self._answers: list[float] = []
-        self._since = self._changed = now
-        self._refused = self._seen = 0
-        self._mean_tokens = 0.0
-        self._bound_at = now
-        # Whether lowering the rate helps.
-        self._share, self._vain = 0.0, 0
-        self._accident_share, self._accidents_until = 0.0, now
 
     def declare(self, requests_per_minute: int | None, tokens_per_minute: int | None, now: float) -> None:
         """Keep to declared limits too; of two that were declared for the same endpoint and key, the smaller one counts."""
-        requests = _smaller(self._declared[0], requests_per_minute)
-        tokens = _smaller(self._declared[1], tokens_per_minute)
-        if requests != self._declared[0] and requests is not None:
-            self._requests = per_minute(requests, now)
-        if tokens != self._declared[1] and tokens is not None:
-            self._tokens = per_minute(tokens, now)
-        self._declared = requests, tokens
+        self._requests = _smaller(self._requests, requests_per_minute, 1.0, now)
+        self._tokens = _smaller(self._tokens, tokens_per_minute, 0.0, now)
 
     @property
     def rate(self) -> float | None:
         """The learnt rate in requests a second; None while there is none."""
-        return None if self._learnt is None else self._learnt.rate
+        return self.learnt.value
 
     def wait_s(self, tokens: float, now: float) -> float:
         """Seconds until a request that may need so many tokens may start; 0.0: now."""
-        wait = max(0.0, self._not_before - now)
-        if self._requests is not None:
-            wait = max(wait, self._requests.wait_s(1, now))
-        if self._tokens is not None:
-            wait = max(wait, self._tokens.wait_s(self.reserve(tokens), now))
-        if self._learnt is not None:
-            learnt = self._learnt.wait_s(1, now)
-            if learnt > 0:
-                self._bound_at = now
-            wait = max(wait, learnt)
-        if self._told is not None:
-            if now >= self._told_until:
-                self._told = None
-            else:
-                wait = max(wait, self._told.wait_s(1, now))
+        wait = max(self.learnt.wait_s(now), self.declared_wait_s(tokens, now))
+        for kind, quota in self._quotas.items():
+            wait = max(wait, quota.wait_s(self._each(kind), now))
         return wait
 
-    def start(self, tokens: float, now: float) -> float:
-        """A request starts.
+    def declared_wait_s(self, tokens: float, now: float) -> float:
+        """The same, as far as declared limits go."""
+        wait = 0.0 if self._requests is None else self._requests.wait_s(1, now)
+        return wait if self._tokens is None else max(wait, self._tokens.wait_s(self._reserve(tokens), now))
 
-        Returns:
-            Tokens that were set aside for it.
-        """
-        for bucket in (self._requests, self._learnt, self._told):
-            if bucket is not None:
-                bucket.take(1, now)
-        reserved = self.reserve(tokens)
+    def start(self, tokens: float, now: float) -> Slot:
+        """A request starts that may need so many tokens."""
+        if self._requests is not None:
+            self._requests.take(1, now)
+        for kind, quota in self._quotas.items():
+            quota.start(self._each(kind), now)
+        reserved, taken = 0.0, None
         if self._tokens is not None:
-            self._tokens.take(reserved, now)
-        return reserved
+            reserved = self._reserve(tokens)
+            taken = self._tokens.take(reserved, now)
+        self._sent = self.learnt.start(now)
+        return Slot(self._sent, now, reserved, taken)
 
-    def reserve(self, tokens: float) -> float:
-        """Tokens to set aside for a request: its upper bound at first, what such requests took once that is known."""
-        return min(tokens, self._mean_tokens * 1.5) if self._mean_tokens else tokens
-
-    def answered(self, reserved: float, used: int | None, limits: Limits | None, in_flight: int, now: float) -> None:
-        """A request was answered: give back tokens, heed what is left, raise the learnt rate.
+    def answered(self, slot: Slot, used: int | None, limits: Limits | None, now: float) -> None:
+        """A request was answered: give back tokens, and heed what is left.
 
         Args:
-            reserved: What `start` set aside.
+            slot: The request.
             used: Tokens that the answer reports, or None.
             limits: What its headers say.
-            in_flight: Requests that are still under way.
             now: Seconds of the clock in use.
         """
-        self._seen += 1
-        self._answers.append(now)
-        if len(self._answers) > 20_000:
-            del self._answers[:10_000]
         if used is not None:
-            self._mean_tokens = used if not self._mean_tokens else self._mean_tokens * 0.95 + used * 0.05
-            if self._tokens is not None:
-                self._tokens.give_back(reserved - used, now)
-        if limits is not None and limits.limits:
-            self._heed(limits, in_flight, now)
-        if self._learnt is not None:
-            self._raise(now)
+            if self._mean:
+                self._deviation += _WEIGHT * (abs(used - self._mean) - self._deviation)
+                self._mean += _WEIGHT * (used - self._mean)
+            else:
+                self._mean, self._deviation = float(used), used / 2
+            self._correct(slot, used, now)
+        if limits is None:
+            return
+        if limits.over_limit:
+            self._quotas.clear()  # it is served all the same
+            return
+        for told in limits.limits:
+            each = self._each(told.kind)
+            if each and told.kind in _HEEDED:
+                name = f"{told.kind} {told.window_s}"
+                quota = self._quotas.get(name)
+                if quota is None:
+                    quota = self._quotas[name] = Quota()
+                quota.heed(told, slot.seq, slot.at, each, self._sent, now)
 
-    def failed(self, reserved: float, now: float) -> None:
+    def failed(self, slot: Slot, now: float) -> None:
         """A request ended without an answer that reports its tokens: it may have used them."""
-        if self._tokens is not None and self._mean_tokens:
-            self._tokens.give_back(reserved - self._mean_tokens, now)
+        if self._mean:
+            self._correct(slot, self._mean, now)
 
-    def refused(self, reserved: float, now: float) -> None:
-        """A request was refused because there were too many: learn the rate at which they got through."""
-        if self._tokens is not None:
-            self._tokens.give_back(reserved, now)
-        self._seen += 1
-        self._refused += 1
-        elapsed = now - self._since
-        if elapsed < _SOON_S or (self._seen < _ENOUGH and elapsed < _SPAN_S):
-            return
-        span = min(elapsed, _SPAN_S)
-        through = sum(1 for at in reversed(self._answers) if at > now - span)
-        share, refused = self._refused / self._seen, self._refused
-        self._since, self._refused, self._seen = now, 0, 0
-        del self._answers[: max(0, len(self._answers) - 2_000)]
-        if through < 3:
-            return  # a storm: nothing gets through, and that is no rate
-        if self._accidental(refused, share, now):
-            self._learnt = None
-            return
-        rate = through / span
-        if self._learnt is not None:
-            rate = min(rate, self._learnt.rate * max(0.7, 1 - share))
-        self._learn(max(LEAST_RATE, rate * 0.98), now)
+    def refused(self, slot: Slot, now: float) -> None:
+        """A request was refused because there were too many: it has used no tokens."""
+        self._correct(slot, 0.0, now)
 
-    def _accidental(self, refused: int, share: float, now: float) -> bool:
-        """Whether refusals have nothing to do with the rate: lowering it did not make them fewer."""
-        if now < self._accidents_until:
-            return share < 2.5 * self._accident_share
-        before, self._share = self._share, share
-        if self._learnt is None or refused < 3 or share < _LITTLE or share < before / 2:
-            self._vain = 0
-            return False
-        self._vain += 1
-        if self._vain <= _VAIN:
-            return False
-        self._vain, self._accident_share, self._accidents_until = 0, share, now + _ACCIDENT_S
-        return True
+    def _reserve(self, tokens: float) -> float:
+        """Tokens to set aside for a request: its upper bound at first, what such requests use once that is known."""
+        return min(tokens, self._mean + 2 * self._deviation) if self._mean else tokens
 
-    def hold(self, until: float) -> None:
-        """Let nothing start before a moment."""
-        self._not_before = max(self._not_before, until)
+    def _correct(self, slot: Slot, used: float, now: float) -> None:
+        if self._tokens is not None and slot.taken is not None:
+            self._tokens.correct(slot.taken, used - slot.tokens, now)
 
-    def _learn(self, rate: float, now: float) -> None:
-        depth = max(1.0, rate * 0.1)
-        self._learnt, self._changed, self._bound_at = Bucket(rate, depth, now), now, now
-        self._learnt.take(depth, now)
-
-    def _raise(self, now: float) -> None:
-        """Half a percent a second near where the limit was, then faster: it may have been raised or have been a storm."""
-        assert self._learnt is not None
-        if now - self._bound_at > 2 * _SPAN_S:
-            self._learnt = None
-            return
-        quiet = now - self._since
-        step = now - self._changed
-        if step < 0.1:
-            return
-        speed = 0.005 if quiet < 10 else 0.02 if quiet < 20 else 0.2
-        self._changed = now
-        self._learnt.rate *= 1 + speed * min(step, 1.0)
-        self._learnt.depth = max(1.0, self._learnt.rate * 0.1)
-
-    def _heed(self, limits: Limits, in_flight: int, now: float) -> None:
-        paces = list(self._paces(limits, in_flight))
-        if not paces:
-            self._told = None
-            return
-        rate, reset = min(paces)
-        if rate <= 0:
-            self.hold(now + reset)
-            return
-        if self._told is None:
-            self._told = Bucket(rate, 1.0, now)
-        self._told.rate = rate
-        self._told_until = now + reset
-
-    def _paces(self, limits: Limits, in_flight: int) -> Iterable[tuple[float, float]]:
-        """Requests a second that what is left allows, and for how long, of each limit that is near its end."""
-        for one in limits.limits:
-            if one.remaining is None or not one.reset_s or one.reset_s > _LONGEST_RESET_S:
-                continue
-            if one.kind.endswith("-dynamic"):
-                continue  # they move with the load, and going beyond them costs priority alone (providers.md, section 3)
-            each = 1.0 if one.kind == "requests" else self._mean_tokens
-            if not each:
-                continue
-            # The header was reckoned when its request came: those under way since then are not in it.
-            left = one.remaining / each - in_flight
-            if left < in_flight or (one.limit is not None and one.remaining < _RESERVE * one.limit):
-                yield max(left, one.remaining / each / 4) / one.reset_s, one.reset_s
+    def _each(self, kind: str) -> float:
+        """What a request uses of a limit; 0.0: unknown."""
+        return 1.0 if kind.startswith("requests") else self._mean
 
 
-def _smaller(one: int | None, other: int | None) -> int | None:
-    return min((limit for limit in (one, other) if limit is not None), default=None)
+def _smaller(known: Minute | None, most: int | None, unit: float, now: float) -> Minute | None:
+    if known is None:
+        return None if most is None else Minute(most, now, unit)
+    if most is not None and most < known.most:
+        known.lower(most, now)
+    return known
