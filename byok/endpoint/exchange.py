@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from typing import Protocol
 
 import aiohttp
-import httpx
+from yarl import URL
 
 from byok.endpoint.errors import EndpointError, EndpointTimeout, ResponseInvalid
 from byok.endpoint.explain import explain
 from byok.endpoint.policy import BaseUrl
-from byok.endpoint.transport import LOCATION, Dial, dial
+from byok.endpoint.transport import Dial, dial
 from byok.endpoint.wire import Redactor, Reply
 
 MAX_BODY = 16 * 1024 * 1024
@@ -52,10 +52,10 @@ class Sink(Protocol):
 
 
 class Opener(Protocol):
-    """Makes an HTTP client, inside a running event loop."""
+    """Makes an HTTP session, inside a running event loop."""
 
-    def __call__(self, headers: Mapping[str, str], *, reuse: bool) -> httpx.AsyncClient:
-        """With these headers on every request, with or without a pool of kept connections."""
+    def __call__(self, *, reuse: bool) -> aiohttp.ClientSession:
+        """With or without a pool of kept connections."""
         ...
 
 
@@ -72,28 +72,23 @@ class Exchange:
 
     def __init__(self, base: BaseUrl, opener: Opener, headers: Mapping[str, str], redact: Redactor, timeout_s: float) -> None:
         self._base, self._opener, self._redact, self._timeout_s = base, opener, redact, timeout_s
-        self._headers = dict(headers)
-        self._http: httpx.AsyncClient | None = None
-        self._fresh: httpx.AsyncClient | None = None
+        self._headers, self._urls = dict(headers), dict[str, URL]()
+        self._http: aiohttp.ClientSession | None = None
+        self._fresh: aiohttp.ClientSession | None = None
 
     def open(self) -> None:
         """Make the pool; needs a running event loop."""
-        self._http = self._opener(self._headers, reuse=True)
+        self._http = self._opener(reuse=True)
 
     async def close(self) -> None:
         """Close all connections."""
         for client in (self._http, self._fresh):
             if client is not None:
-                await client.aclose()
+                await client.close()
         self._http = self._fresh = None
 
     def use_headers(self, headers: Mapping[str, str]) -> None:
         """Send these with every request from now on, in place of those before."""
-        for client in (self._http, self._fresh):
-            if client is not None:
-                for name in self._headers:
-                    client.headers.pop(name, None)
-                client.headers.update(headers)
         self._headers = dict(headers)
 
     async def send(self, method: str, path: str, content: bytes | None, sink: Sink | None = None) -> Reply:
@@ -118,43 +113,49 @@ class Exchange:
             async with asyncio.timeout(self._timeout_s):
                 try:
                     return await self._send(self._http, flight, method, path, content, sink)
-                except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
-                    if not flight.stale(_cause(error)):
+                except (aiohttp.ClientError, OSError) as error:
+                    if not flight.stale(error):
                         raise
                 # The server had closed an idle connection; nothing of an answer was read.
-                self._fresh = self._fresh or self._opener(self._headers, reuse=False)
+                self._fresh = self._fresh or self._opener(reuse=False)
                 return await self._send(self._fresh, flight, method, path, content, sink)
+        except aiohttp.ClientError as error:  # first: that no connection came in time is a `TimeoutError` too
+            failure = explain(error, self._base, answered=flight.answered)
         except TimeoutError:
             failure = EndpointTimeout(
                 f"{self._base.origin}: no complete answer within {self._timeout_s:g} s", hint="the endpoint is slow or stuck"
             )
-        except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
-            failure = explain(_cause(error), self._base, answered=flight.answered)
+        except OSError as error:
+            failure = explain(error, self._base, answered=flight.answered)
         except UnicodeError:
             # What a status line or a header says cannot even be read as text.
             failure = ResponseInvalid(f"{self._base.origin}: the head of the answer is not HTTP", hint="the server may be hostile")
         raise failure
 
+    def _url(self, path: str) -> URL:
+        """The URL of a route, as it was checked: not normalised anew."""
+        found = self._urls.get(path)
+        if found is None:
+            found = self._urls[path] = URL(self._base.join(path), encoded=True)
+        return found
+
     async def _send(
-        self, client: httpx.AsyncClient, flight: _Flight, method: str, path: str, content: bytes | None, sink: Sink | None
+        self, client: aiohttp.ClientSession, flight: _Flight, method: str, path: str, content: bytes | None, sink: Sink | None
     ) -> Reply:
         started = flight.started = time.perf_counter()
         flight.dial = Dial()
         before = dial.set(flight.dial)
         try:
-            request = client.build_request(method, self._base.join(path), content=content)
-            response = await client.send(request, stream=True)
+            response = await client.request(method, self._url(path), data=content, headers=self._headers, allow_redirects=False)
         finally:
             dial.reset(before)
         flight.answered = True
-        ok = 200 <= response.status_code < 300
+        ok = 200 <= response.status < 300
         encoding = response.headers.get("content-encoding", "identity").lower()
         encoded = encoding not in ("", "identity")
         try:
             if ok and encoded:
-                raise ResponseInvalid(
-                    f"the answer is encoded ({encoding[:20]!r}), although that was not asked for", status=response.status_code
-                )
+                raise ResponseInvalid(f"the answer is encoded ({encoding[:20]!r}), although that was not asked for", status=response.status)
             if ok and sink is not None and "event-stream" in response.headers.get("content-type", "").lower():
                 await _pour(response, sink, started)
                 body = b""
@@ -165,13 +166,13 @@ class Exchange:
                 body = b"" if encoded else await _read_error(response)
             if ok and len(body) > MAX_BODY:
                 raise ResponseInvalid(
-                    f"the answer is larger than {MAX_BODY // 2**20} MiB", hint="the server may be hostile", status=response.status_code
+                    f"the answer is larger than {MAX_BODY // 2**20} MiB", hint="the server may be hostile", status=response.status
                 )
         finally:
-            await response.aclose()
-        headers = {name.lower(): value for name, value in response.headers.items()} | response.extensions.get(LOCATION, {})
+            # A connection whose answer was not read to its end is closed by this, any other kept.
+            response.release()
         # What is read out of an answer is redacted text by text; of an error, a cut could leave a part of a key.
-        return Reply(response.status_code, headers, body if ok else self._redact.raw(body), (time.perf_counter() - started) * 1000)
+        return Reply(response.status, _headers_of(response), body if ok else self._redact.raw(body), (time.perf_counter() - started) * 1000)
 
 
 class _Flight:
@@ -184,7 +185,7 @@ class _Flight:
 
     def stale(self, cause: BaseException) -> bool:
         """Whether the request died on a pooled connection that the server had closed, before any byte of an answer."""
-        if self.answered or not self.dial.reused or isinstance(cause, aiohttp.ClientConnectorError):
+        if self.answered or self.dial.made or isinstance(cause, aiohttp.ClientConnectorError):
             return False
         if time.perf_counter() - self.started > _STALE_S:
             # A server that closed before fails at once; one that took its time had the request, and may have worked for it.
@@ -195,16 +196,27 @@ class _Flight:
         )
 
 
-def _cause(error: BaseException) -> BaseException:
-    """What aiohttp raised: httpx-aiohttp's own mapping calls a closed connection a connect timeout."""
-    return error.__cause__ if isinstance(error, httpx.HTTPError) and error.__cause__ is not None else error
+def _headers_of(response: aiohttp.ClientResponse) -> dict[str, str]:
+    """The headers by their names in lower case; several of one name joined."""
+    found: dict[str, str] = {}
+    for raw_name, raw in response.raw_headers:
+        name, value = raw_name.decode("latin-1").lower(), _text(raw)
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
 
 
-async def _read(response: httpx.Response, limit: int) -> bytes:
+def _text(raw: bytes) -> str:
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
+
+
+async def _read(response: aiohttp.ClientResponse, limit: int) -> bytes:
     """The body, or a little more than its first `limit` bytes."""
     parts: list[bytes] = []
     size = 0
-    async for part in response.aiter_raw():
+    async for part in response.content.iter_any():
         parts.append(part)
         size += len(part)
         if size > limit:
@@ -212,22 +224,22 @@ async def _read(response: httpx.Response, limit: int) -> bytes:
     return b"".join(parts)
 
 
-async def _pour(response: httpx.Response, sink: Sink, started: float) -> None:
+async def _pour(response: aiohttp.ClientResponse, sink: Sink, started: float) -> None:
     """Give a stream to its sink as it comes."""
     size = 0
-    parts = response.aiter_raw()
+    parts = response.content.iter_any()
     async for part in parts:
         size += len(part)
         if size > MAX_STREAM:
             raise ResponseInvalid(
-                f"the stream is larger than {MAX_STREAM // 2**20} MiB", hint="the server may be hostile", status=response.status_code
+                f"the stream is larger than {MAX_STREAM // 2**20} MiB", hint="the server may be hostile", status=response.status
             )
         if sink.feed(part, (time.perf_counter() - started) * 1000):
             break
     if sink.whole:
         # The body's own end, which follows at once, lets the connection be used again. Who goes on instead is left.
         rest = 0
-        with contextlib.suppress(TimeoutError, httpx.HTTPError, aiohttp.ClientError):
+        with contextlib.suppress(TimeoutError, aiohttp.ClientError):
             async with asyncio.timeout(_AFTER_END_S):
                 async for part in parts:
                     rest += len(part)
@@ -235,8 +247,8 @@ async def _pour(response: httpx.Response, sink: Sink, started: float) -> None:
                         break
 
 
-async def _read_error(response: httpx.Response) -> bytes:
+async def _read_error(response: aiohttp.ClientResponse) -> bytes:
     try:
         return await _read(response, MAX_ERROR_BODY)
-    except (httpx.HTTPError, aiohttp.ClientError):
+    except aiohttp.ClientError:
         return b""

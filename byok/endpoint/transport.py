@@ -1,7 +1,6 @@
-"""The way out: httpx over aiohttp, with every dialled address checked.
+"""The way out: aiohttp, with every dialled address checked.
 
-aiohttp carries the connections because one plain httpx client collapses beyond some 50 of them. Neither library's own
-retries, redirects, proxies, cookies or decompression are used.
+None of its own retries, redirects, proxies, cookies or decompression are used.
 """
 
 from __future__ import annotations
@@ -10,17 +9,14 @@ import contextvars
 import ipaddress
 import socket
 import ssl
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any
 
 import aiohttp
 import httpx
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
-from httpx_aiohttp import AiohttpTransport
 
 from byok import __version__
 from byok.endpoint.addresses import from_dns64
@@ -93,25 +89,12 @@ class GuardedResolver(AbstractResolver):
 class Dial:
     """What is known about the connection of the request under way."""
 
-    reused: bool = False
+    made: bool = False
+    """Whether a connection was opened for it; otherwise one that was kept carries it."""
 
 
 dial: contextvars.ContextVar[Dial] = contextvars.ContextVar("byok_endpoint_dial")
-"""Set by who sends a request; aiohttp's tracing, which runs in the same context, fills it in."""
-
-
-async def _on_reuse(_session: Any, _context: Any, _parameters: Any) -> None:
-    dial.get().reused = True
-
-
-LOCATION = "byok.location"
-"""Extension of a response that holds its `Location`."""
-
-
-async def _hide_location(response: httpx.Response) -> None:
-    """Keep httpx from reading where a redirect leads: it would build the next request, and raise over an odd address."""
-    if "location" in response.headers:
-        response.extensions[LOCATION] = {"location": response.headers.pop("location")}
+"""Set by who sends a request; the opening of a connection for it, which runs in the same context, fills it in."""
 
 
 @cache
@@ -123,19 +106,17 @@ def default_tls() -> ssl.SSLContext:
 def open_http(
     base: BaseUrl,
     policy: EgressPolicy,
-    headers: Mapping[str, str],
     *,
     connections: int,
     reuse: bool = True,
     tls: ssl.SSLContext | None = None,
     resolver: AbstractResolver | None = None,
-) -> httpx.AsyncClient:
-    """An HTTP client for one endpoint; needs a running event loop.
+) -> aiohttp.ClientSession:
+    """HTTP towards one endpoint; needs a running event loop.
 
     Args:
         base: The endpoint; the guard holds for its host and port.
         policy: The rules.
-        headers: Sent with every request.
         connections: Most connections at a time.
         reuse: Whether connections are kept for later requests.
         tls: TLS settings, for a private authority.
@@ -150,14 +131,13 @@ def open_http(
         except ForbiddenAddress as error:
             refused = AddressRefused(error)
         else:
+            dial.get().made = True
             made = socket.socket(family=family, type=kind, proto=protocol)
             if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
                 made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNREAD_S * 1000))
             return made
         raise refused
 
-    trace = aiohttp.TraceConfig()
-    trace.on_connection_reuseconn.append(_on_reuse)
     connector = aiohttp.TCPConnector(
         limit=connections,
         ssl=tls or default_tls(),
@@ -165,21 +145,13 @@ def open_http(
         socket_factory=make_socket,
         **({"keepalive_timeout": KEEPALIVE_S} if reuse else {"force_close": True}),
     )
-    session = aiohttp.ClientSession(
+    return aiohttp.ClientSession(
         connector=connector,
+        headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": f"byok/{__version__}"},
         trust_env=False,
+        # None is kept: each could be set by a hostile endpoint, and would come back to it with every request.
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
-        trace_configs=[trace],
-    )
-    return httpx.AsyncClient(
-        transport=AiohttpTransport(verify=tls or default_tls(), trust_env=False, client=session),
-        headers={"Accept": "application/json", "Accept-Encoding": "identity", "User-Agent": f"byok/{__version__}", **headers},
         # The total deadline is the caller's; per-read timeouts let a slow drip through.
-        timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_S),
-        trust_env=False,
-        follow_redirects=False,
-        # None is kept: each could be set by a hostile endpoint, and would come back to it with every request.
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
-        event_hooks={"response": [_hide_location]},
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S),
     )

@@ -73,7 +73,7 @@ LOUD = {
     "PREFECT_SERVER_LOGGING_LEVEL": "DEBUG",
     "PREFECT_LOGGING_LOG_PRINTS": "true",
     # Without httpx, httpcore and asyncio: sending a record to the API would make records to be sent to the API.
-    "PREFECT_LOGGING_EXTRA_LOGGERS": "byok,aiohttp,httpx_aiohttp,hvac,urllib3,requests,sqlalchemy,any",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "byok,aiohttp,hvac,urllib3,requests,sqlalchemy,any",
     "BYOK_REDACTION": "off",
 }
 PERSIST = {"PREFECT_RESULTS_PERSIST_BY_DEFAULT": "true"}
