@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 
 _FEW = 4
@@ -22,8 +23,11 @@ _NOISE_FROM, _NOISE_TO = 0.04, 0.25
 _CROWD = 4
 """So many refusals among twice as many requests, after the rate was settled: the limit fell."""
 
-_SAMPLE = 200
-"""Requests over which the share of noise is taken."""
+_SAMPLE, _WEIGHT = 200, 0.25
+"""Requests over which the share of noise is taken, and the weight of the newest share."""
+
+_SIGMAS = 3
+"""So many standard deviations more than usual are no noise."""
 
 
 class Episode:
@@ -121,7 +125,7 @@ class Episode:
 
 
 class Noise:
-    """Refusals that do not depend on the rate.
+    """Refusals that do not depend on the rate, and how many more than those there are.
 
     Args:
         share: Their share of requests.
@@ -131,17 +135,65 @@ class Noise:
     def __init__(self, share: float, sent: int) -> None:
         self._share, self._from, self._refused = share, sent, 0
 
-    def goes_on(self, seq: int) -> bool:
-        """Whether another refused request is noise, too: there are neither many more than before nor hardly any.
+    def refused(self, seq: int, sent: int) -> float | None:
+        """Another request was refused.
 
         Args:
             seq: Its number.
+            sent: Number of the newest request.
+
+        Returns:
+            Part of the rate that gets through, as far as that is the rate's own fault; None: no more are refused than usual.
         """
+        if seq <= self._from:
+            return None
         self._refused += 1
-        started = max(seq - self._from, _SAMPLE)
-        share = self._refused / started
-        if share > 2 * self._share + 0.05:
-            return False
-        if started > _SAMPLE:
-            self._share, self._from, self._refused = share, seq, 0
-        return self._share >= _NOISE_FROM / 4
+        started = sent - self._from
+        usual = self._share * started
+        if self._refused > usual + _SIGMAS * math.sqrt(usual) + _CROWD:
+            passed = max(0.5, (1 - self._refused / started) / (1 - self._share))
+            self._from, self._refused = sent, 0
+            return min(passed, 1.0)
+        if started >= _SAMPLE:
+            self._share += _WEIGHT * (self._refused / started - self._share)
+            self._from, self._refused = sent, 0
+        return None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether hardly any are refused any more."""
+        return self._share < _NOISE_FROM / 2
+
+
+class Standing:
+    """Whether about as many are refused whatever the rate: if so, they are noise."""
+
+    def __init__(self) -> None:
+        self._from, self._refused, self._pace = 0, 0, 0.0
+        self._before: tuple[float, float] | None = None
+
+    def begin(self, sent: int, pace: float) -> None:
+        """Count anew; nothing is known of what was before."""
+        self._from, self._refused, self._pace, self._before = sent, 0, pace, None
+
+    def refused(self, seq: int, sent: int, pace: float) -> tuple[float, float] | None:
+        """Another request was refused for the rate, as far as is known.
+
+        Args:
+            seq: Its number.
+            sent: Number of the newest request.
+            pace: Requests a second now.
+
+        Returns:
+            The share of noise, and the rate at which it was noticed first; None: there is none.
+        """
+        if seq <= self._from:
+            return None
+        self._refused += 1
+        started = sent - self._from
+        if started < _SAMPLE:
+            return None
+        this, before = (self._refused / started, self._pace), self._before
+        self._from, self._refused, self._pace = sent, 0, pace
+        self._before = this if this[0] >= _NOISE_FROM else None
+        return None if before is None or self._before is None else (min(before[0], this[0]), before[1])

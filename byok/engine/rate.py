@@ -6,7 +6,7 @@ from collections import deque
 
 from byok.engine.buckets import Bucket
 from byok.engine.cubic import Cubic
-from byok.engine.episode import Episode, Noise
+from byok.engine.episode import Episode, Noise, Standing
 
 _LEAST, _MOST = 1 / 60, 5_000.0
 """Requests a second between which a rate is learnt."""
@@ -17,8 +17,17 @@ _DEPTH_S = 0.01
 _RAMP_FROM, _RAMP_REQUESTS, _RAMP_S = 4.0, 4, 0.25
 """After nothing got through, the rate begins here, and doubles after so many requests and seconds."""
 
+_RAMP_REFUSED, _RAMP_SHARE = 2, 0.15
+"""It ends when so many are refused since it doubled last, and such a share of what is sent before it doubles: fewer may be by chance."""
+
+_RAMP_USED = 0.6
+"""It doubles if such a part of it was made use of."""
+
 _RAMP_LEAST = 1.0
 """Where it may be the number of requests that is refused, the ramp falls no lower than this until others have ended."""
+
+_BACK = 8.0
+"""How many times faster it goes on once refusals turn out to be noise; at most as fast as before the first of them."""
 
 _LONGEST_DELAY_S = 1.0
 """It also doubles no sooner than after twice the time that a refusal takes, but that is taken for no more than this."""
@@ -53,12 +62,14 @@ class Rate:
         self._curve: Cubic | None = None
         self._episode: Episode | None = None
         self._noise: Noise | None = None
+        self._standing = Standing()
         # What was held for the rate before a refusal, by that request's number.
         self._before: deque[tuple[int, float | None]] = deque(maxlen=64)
         # The ramp: its rate, what it was before, and when and after which request it came to that. Refusals of requests before the ramp
         # tell nothing any more.
         self._ramp: float | None = None
         self._ramp_before = 0.0
+        self._ramp_refused = 0
         self._ramp_at, self._ramp_sent, self.restarted = now, 0, 0
         self._delay_s = 0.0
         # When how many had been sent, a span ago and two.
@@ -113,14 +124,21 @@ class Rate:
         if seq <= self.restarted:
             return
         if self._noise is not None:
-            if self._noise.goes_on(seq):
-                return
-            self._noise = self._episode = None
+            self._refused_in_noise(self._noise, seq, now)
+            return
+        standing = self._standing.refused(seq, self._sent, self._pace(now)) if sure else None
+        if standing is not None:
+            self._noise_of(*standing, seq, now)
+            return
         if self._ramp is not None and not sure:
             if seq > self._ramp_sent:  # once for all that were sent at this rate
                 self._ramp_to(max(_RAMP_LEAST, self._ramp / 2), now)
                 self._set(now)
             return
+        if self._ramp is not None and seq > self._ramp_sent:
+            self._ramp_refused += 1
+            if self._ramp_refused < max(_RAMP_REFUSED, _RAMP_SHARE * min(self._sent - self._ramp_sent, 2 * _RAMP_S * self._ramp)):
+                return
         episode, curve = self._episode, self._curve
         if episode is None or curve is None or self._ramp is not None or curve.steps(now) >= _SAME_EPISODE:
             self._refused_first(seq, at, now)
@@ -134,13 +152,25 @@ class Rate:
             self._episode = episode = within
         share = episode.noise
         if share is not None:
-            self._noise = Noise(share, self._sent)
-            self._learn(episode.pace, False, seq, now)
+            self._noise_of(share, episode.pace, seq, now)
             return
         rate = episode.rate(0.5)
         self._learn(curve.peak if rate is None else min(curve.peak, rate), episode.guessed, seq, now)
         if episode.seconds > _LONGEST_EPISODE_S and episode.sent > _LONGEST_EPISODE:
             self._episode = Episode(seq, at, curve.peak)
+
+    def _noise_of(self, share: float, pace: float, seq: int, now: float) -> None:
+        """Some are refused whatever the rate, which was lowered for nothing."""
+        self._noise, self._episode = Noise(share, self._sent), None
+        self._learn(min(pace, _BACK * self._pace(now)), True, seq, now)
+
+    def _refused_in_noise(self, noise: Noise, seq: int, now: float) -> None:
+        passed = noise.refused(seq, self._sent)
+        if passed is not None:
+            self._learn(passed * self._pace(now), False, seq, now)
+        elif noise.is_over:
+            self._noise = None
+            self._standing.begin(self._sent, self._pace(now))
 
     def _refused_first(self, seq: int, at: float, now: float) -> None:
         """A refusal after a time without."""
@@ -179,13 +209,14 @@ class Rate:
         self._ramp_to(_RAMP_FROM, now)
         self.restarted = self._sent
         self._episode = self._noise = None
+        self._standing.begin(self._sent, _RAMP_FROM)
         if self._bucket is None:
             self._bucket = Bucket(_RAMP_FROM, 1.0, now)
         self._set(now)
 
     def _ramp_to(self, rate: float, now: float) -> None:
         self._ramp_before, self._ramp = self._ramp or 0.0, rate
-        self._ramp_at, self._ramp_sent = now, self._sent
+        self._ramp_at, self._ramp_sent, self._ramp_refused = now, self._sent, 0
 
     def _pace(self, now: float) -> float:
         """Requests a second, as they are sent: more may be allowed than there are."""
@@ -211,7 +242,9 @@ class Rate:
         assert self._bucket is not None
         rate = _MOST if self._curve is None else min(self._curve.rate(now), _MOST)
         if self._ramp is not None:
-            if self._sent - self._ramp_sent >= _RAMP_REQUESTS and now - self._ramp_at >= max(_RAMP_S, 2 * self._delay_s):
+            sent, seconds = self._sent - self._ramp_sent, now - self._ramp_at
+            used = sent >= max(_RAMP_REQUESTS, _RAMP_USED * self._ramp * seconds)
+            if used and seconds >= max(_RAMP_S, 2 * self._delay_s):
                 self._ramp_to(2 * self._ramp, now)
             if self._ramp >= rate:
                 self._ramp = None

@@ -24,8 +24,8 @@ decrease in proportion of DCTCP (RFC 8257, section 3.3)."""
 _SAME, _NEAR = 0.02, 0.1
 """Parts by which two numbers may differ and still be the same, and by which what ends while a request is on its way may raise one."""
 
-_MANY_PASSED = 4
-"""If so many times more got through than were refused, it was not their number."""
+_MANY_PASSED, _ENOUGH_PASSED = 4, 20
+"""If so many times more got through than were refused, it was not their number; and after so many, that number is no limit."""
 
 
 class Window:
@@ -110,8 +110,10 @@ class Window:
     def _beyond(self, peak: float, level: float, passed: int, now: float) -> Verdict:
         """A request beyond the known number was refused."""
         self._bad += 1
-        if self._good + passed >= _MANY_PASSED * self._bad:
-            self._found(max(peak, min(level, self.limit)), now, cut=False)
+        good = self._good + passed
+        if good >= _MANY_PASSED * self._bad:
+            if good >= _ENOUGH_PASSED:
+                self._curve = self._suspect = None
             return "rate"
         if level <= (1 + _NEAR) * peak:
             self.limit, self._curve = min(self.limit, peak), Cubic(peak, now)
@@ -119,10 +121,9 @@ class Window:
             self._found(min(self.limit, level), now)
         return "number"
 
-    def _found(self, number: float, now: float, *, cut: bool = True) -> None:
+    def _found(self, number: float, now: float) -> None:
         self._curve, self._good, self._bad = Cubic(number, now), 0, 0
-        if cut:
-            self.limit = number
+        self.limit = number
 
     def storm(self) -> None:
         """Nothing gets through, which tells nothing of the number."""
