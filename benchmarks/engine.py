@@ -173,10 +173,11 @@ class Installation:
             raise SystemExit(f"{' '.join(arguments)} ended with {done.returncode}:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
         return Done(json.loads(done.stdout), wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
 
-    def bare(self, one: Endpoint, concurrency: int) -> Done:
+    def bare(self, one: Endpoint, concurrency: int, *more: str) -> Done:
         """The bare loop over all rows."""
         one.reset()
-        return self.child(str(HERE / "bare_loop.py"), "--url", one.base_url, "--rows", str(self.rows), "--concurrency", str(concurrency))
+        arguments = ("--url", one.base_url, "--rows", str(self.rows), "--concurrency", str(concurrency), *more)
+        return self.child(str(HERE / "bare_loop.py"), *arguments)
 
     def stages(self, one: Endpoint, concurrency: int) -> Done:
         """A run of byok over all rows, stage by stage, without Prefect; the endpoint counts the rows' requests alone."""
@@ -258,12 +259,14 @@ def latency(options: Options) -> Iterator[Figure]:
         return done
 
     with endpoint(LATENCY_MS) as one, installation(ROWS, m=one) as byok:
-        bare, ours = turns(options.repeat, "latency", lambda: byok.bare(one, CONCURRENCY), stages)
-    same_answers(bare, ours, ROWS)
+        acts = (lambda: byok.bare(one, CONCURRENCY), stages, lambda: byok.bare(one, CONCURRENCY, "--floor"))
+        bare, ours, floor = turns(options.repeat, "latency", *acts)
+    same_answers(bare, [*ours, *floor], ROWS)
     yield Figure(cell, "latency that the endpoint kept", "ms", kept[1:])
     yield Figure("", "evaluate stage", "s", [evaluate_s(done) for done in ours])
     yield Figure("", f"share of the ideal rate ({ideal_s:g} s)", "", [ideal_s / evaluate_s(done) for done in ours], at_least=0.95)
     yield Figure("", "the bare loop's share", "", [ideal_s / done.told["window_s"] for done in bare])
+    yield Figure("", "share of aiohttp alone: the most that can be reached here", "", [ideal_s / done.told["window_s"] for done in floor])
 
 
 def overhead(options: Options) -> Iterator[Figure]:

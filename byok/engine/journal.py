@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import orjson
 from byok.errors import OutsideError
 from byok.home import private_dir
 
-_syncing = ThreadPoolExecutor(4, thread_name_prefix="journal")
+_threads = ThreadPoolExecutor(4, thread_name_prefix="journal")
 
 
 class JournalDamaged(OutsideError):
@@ -60,44 +61,50 @@ class Journal:
                 f"another process is working on {path.stem} of this run", hint="wait until it has ended: byok run watch RUN"
             ) from None
         _cut_torn_line(self._handle)
-        self._pending: list[bytes] = []
-        self._batch: asyncio.Future[None] | None = None
-        self._flushing: asyncio.Task[None] | None = None
+        self._pending: list[tuple[bytes, asyncio.Future[None]]] = []
+        self._syncing = False
 
     def append(self, *records: dict[str, Any]) -> None:
         """Write records with one system call, so that a crash of the process keeps all of them or tears only the last."""
         self._write(_lines(records))
 
     async def commit(self, *records: dict[str, Any]) -> None:
-        """Write records and wait until they are on the disk; all that are to be committed at a time share one sync."""
-        loop = asyncio.get_running_loop()
-        self._pending.append(_lines(records))
-        if self._batch is None:
-            self._batch = loop.create_future()
-        batch = self._batch
-        if self._flushing is None:
-            self._flushing = loop.create_task(self._flush(loop))
-        # Whoever is cancelled while waiting must not take the sync away from the others.
-        await asyncio.shield(batch)
+        """Write records and wait until they are on the disk; all that are to be committed at a time share one sync.
 
-    async def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
-        batch: asyncio.Future[None] | None = None
+        Raises:
+            OSError: They are not, and no request may leave for them: the disk is full, or broken.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        self._pending.append((_lines(records), done))
+        if not self._syncing:
+            # Not at once: whoever else commits in this turn of the loop is to be in the same sync.
+            self._syncing = True
+            loop.call_soon(self._begin, loop)
+        await done
+
+    def _begin(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Write what is to be committed, and let a thread sync it; by callbacks, since each turn of a task would make requests wait."""
+        batch, self._pending = self._pending, []
         try:
-            while self._pending:
-                data, self._pending = b"".join(self._pending), []
-                batch, self._batch = self._batch, None
-                self._write(data)
-                await loop.run_in_executor(_syncing, os.fdatasync, self._handle)
-                if batch is not None and not batch.done():
-                    batch.set_result(None)
+            self._write(b"".join(lines for lines, _ in batch))
         except OSError as problem:
-            # A full disk: no request may leave without a record.
-            for waiting in (batch, self._batch):
-                if waiting is not None and not waiting.done():
-                    waiting.set_exception(problem)
-            self._batch, self._pending = None, []
-        finally:
-            self._flushing = None
+            self._end(loop, batch, problem)
+            return
+        syncing = _threads.submit(os.fdatasync, self._handle)
+        syncing.add_done_callback(lambda done: _in_loop(loop, self._end, loop, batch, done.exception()))
+
+    def _end(self, loop: asyncio.AbstractEventLoop, batch: list[tuple[bytes, asyncio.Future[None]]], problem: BaseException | None) -> None:
+        for _, done in batch:
+            if done.done():
+                continue  # cancelled meanwhile; the record stays, and its attempt counts as lost
+            if problem is None:
+                done.set_result(None)
+            else:
+                done.set_exception(problem)
+        self._syncing = bool(self._pending)
+        if self._syncing:
+            self._begin(loop)
 
     def _write(self, data: bytes) -> None:
         view = memoryview(data)
@@ -118,6 +125,11 @@ class Journal:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+def _in_loop(loop: asyncio.AbstractEventLoop, call: Callable[..., None], *arguments: object) -> None:
+    with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        loop.call_soon_threadsafe(call, *arguments)
 
 
 def _lines(records: tuple[dict[str, Any], ...]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -63,7 +64,8 @@ async def answer_shard(services: Services, run_id: str, shard: int, parts: int =
                 stage.settle(result, *outcome.records, failed=result["status"] == "failed")
 
         await stage.work_off(units(), answer)
-    return stage.report(seal(services, plan, of))
+    # In a thread: the other shards go on asking meanwhile.
+    return stage.report(await asyncio.to_thread(seal, services, plan, of))
 
 
 def _earlier(services: Services, plan: RunPlan, numbers: Sequence[int]) -> dict[str, dict[str, Any]]:

@@ -5,6 +5,7 @@ Like judging, it has its own journal: when it fails, no answer is paid for again
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -94,7 +95,8 @@ async def embed_shard(services: Services, run_id: str, spec: str, shard: int, pa
                 stage.settle(result, *outcome.records, failed=verdict.outcome == "error")
 
         await stage.work_off(units(), ask)
-    return stage.report(seal(services, plan, of))
+    # In a thread: the other shards go on asking meanwhile.
+    return stage.report(await asyncio.to_thread(seal, services, plan, of))
 
 
 def _verdict(embedder: EmbedderRef, outcome: Outcome) -> Verdict:

@@ -5,6 +5,7 @@ Judging has its own journal: when it fails, no answer is paid for again.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Literal
@@ -87,7 +88,8 @@ async def judge_shard(services: Services, run_id: str, judge_name: str, shard: i
                 stage.settle(result, *outcome.records, failed=result["outcome"] != "ok")
 
         await stage.work_off(units(), ask)
-    return stage.report(seal(services, plan, of))
+    # In a thread: the other shards go on asking meanwhile.
+    return stage.report(await asyncio.to_thread(seal, services, plan, of))
 
 
 def _reused(unit_id: str, sample: str, hashed: str, found: dict[str, Any]) -> dict[str, Any]:

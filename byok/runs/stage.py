@@ -19,7 +19,9 @@ from byok.engine.plan import RunPlan
 from byok.engine.progress import ProgressFile
 from byok.engine.replay import Attempt, Replay, replay
 from byok.engine.retry import RetryPolicy
+from byok.runs.clients import shared_client
 from byok.runs.folder import RunFolder
+from byok.runs.interpreter import tuned_for_requests
 from byok.runs.journals import StageJournal
 from byok.runs.spending import Tariff, open_budget
 
@@ -119,7 +121,7 @@ async def open_stage(
         OutsideError: The key store does not open the model's key.
     """
     model, control = of.model, folder.control
-    with Journal(of.path) as journal:
+    with Journal(of.path) as journal, tuned_for_requests():
         before = replay(read_journal(of.path))
         limiter = shared_limiter(
             await asyncio.to_thread(services.registry.pool, model, plan.org_id),
@@ -134,7 +136,7 @@ async def open_stage(
             progress.add(failed=False, count=len(before.results))
         hold = (control.settings.on_unknown or plan.on_unknown) == "hold"
         async with (
-            services.registry.client(model, plan.org_id, connections=gate.limit) as client,
+            shared_client(services, plan, model, gate.limit) as client,
             control.obeyed_by(gate),
             _telling(progress, gate),
         ):
