@@ -23,7 +23,6 @@ from byok.errors import ByokError, OutsideError
 from byok.home import Home
 from byok.runs import RunFolder, ShardReport
 from byok.runs.seal import seal_all
-from byok.runs.spending import caps_of
 from flows.parts import parts_of, rest_of
 from flows.shards import Stage
 
@@ -139,8 +138,7 @@ class DaskShards:
         return report
 
     async def _watch(self, plan: RunPlan) -> None:
-        """Look after what Dask does not: a run with caps that loses a worker, and a cluster without workers."""
-        control = RunFolder.of(Home.from_environment(), plan.run_id).control
+        """Look after what Dask does not: tell of a lost worker, and wait no longer than is of use for one in a cluster without any."""
         seen: dict[str, str] = {}
         there_at = time.monotonic()
         while True:
@@ -153,9 +151,6 @@ class DaskShards:
             seen = {key: worker for worker, keys in workers.items() for key in keys if key in self._under_way}
             if lost:
                 _log.warning("run %s: %d shard(s) lost their Dask worker", plan.run_id, len(lost))
-            if lost and caps_of(plan, control.settings):
-                # What the worker had set aside of the caps nobody gives back: only a run that is begun anew counts its spending afresh.
-                control.tell_stopped(WorkerLost("a Dask worker was lost, and what it spent is to be counted", hint=_GO_ON))
             if workers:
                 there_at = time.monotonic()
             elif time.monotonic() - there_at > self._patience_s and self._gone is None:

@@ -122,7 +122,7 @@ class Asker:
         over, spent = Ended("other"), None
         started = 0.0
         try:
-            sent_as, sent_with = self.client.state, self.client.key_version
+            sent_as = self.client.state
             this = attempt_id(unit.id, number)
             opened = {
                 "k": "opened",
@@ -130,15 +130,17 @@ class Asker:
                 "unit": unit.id,
                 "sample_id": unit.sample_id,
                 "number": number,
-                "key_version": sent_with,
+                "key_version": self.client.key_version,
                 "most": [prompt, room],
                 "at": iso(utcnow()),
             }
             await self.journal.commit(opened)
             self._noted(opened)
-            started = time.perf_counter()
+            started, sent_with = time.perf_counter(), self.client.key_version
             answer, error = await _send(unit, self.client)
             closed = _closed(this, answer, error)
+            if sent_with != opened["key_version"]:
+                closed["key_version"] = sent_with  # renewed while the record was written
             over = _answered_well(answer) if answer is not None else ended(error, time.perf_counter() - started)  # type: ignore[arg-type]
             spent = self.spent(opened, closed) if self.spent else Amount()
             self._noted(closed)

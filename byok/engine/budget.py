@@ -2,13 +2,15 @@
 
 What was set aside counts as spent until the request's true cost is known, so the cap is never passed, whatever a request costs within its
 bound. A request of which the cost stays unknown (its end was not seen, or its usage not told) counts with its whole bound for good. The
-sums stand in a small file under a lock, so that all processes that work on a run share them.
+sums stand in a small file under a lock, so that all processes that work on a run share them. How many requests each of them has under way
+stands in a file of its own, which it holds a lock on as long as it lives: nobody waits for what a dead process would give back.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,8 +25,8 @@ PICO = 10**12
 """Pico-dollars in a US dollar: the scale of the warehouse's `DECIMAL(28,12)`."""
 
 _EACH = 16
-_WIDTH = 4 * _EACH
-"""Four numbers of 16 bytes: pico-dollars, micro-ECU and requests that are spent or set aside, and how many requests are under way."""
+_WIDTH = 3 * _EACH
+"""Three numbers of 16 bytes: pico-dollars, micro-ECU and requests that are spent or set aside."""
 
 
 class BudgetReached(OutsideError):
@@ -101,48 +103,62 @@ class Budget:
         private_dir(path.parent)
         self.caps, self._path = caps, path
         self._handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        self._under_way = 0
+        self._mine = path.with_name(f"{path.name}-{uuid.uuid4().hex}.user")
+        self._user = _locked_file(self._mine)
         with self._locked():
             if os.fstat(self._handle).st_size != _WIDTH:
-                self._write(spent or Amount(), 0)
+                self._write(spent or Amount())
 
     def begin(self, spent: Amount) -> None:
-        """Begin anew with what the journals say was spent: no request is under way."""
+        """Begin anew with what the journals say was spent."""
         with self._locked():
-            self._write(spent, 0)
+            self._write(spent)
+        for path in self._others():
+            _under_way_of(path)  # removes what dead processes left
 
     @property
     def committed(self) -> Amount:
         """What was spent or is set aside."""
         with self._locked():
-            return self._read()[0]
+            return self._read()
 
     def reserve(self, bound: Amount) -> BudgetReached | None:
         """Set aside the bound of a request; the error when the cap leaves no room for it."""
         with self._locked():
-            committed, under_way = self._read()
+            committed = self._read()
             cap = self.caps.passed_by(committed + bound)
             if cap is None:
-                self._write(committed + bound, under_way + 1)
+                self._write(committed + bound)
+                self._count(1)
                 return None
         return _reached(cap)
 
     def settle(self, bound: Amount, spent: Amount) -> BudgetReached | None:
         """A request is over: what it cost takes the place of what was set aside. The error when it cost more than could be known."""
         with self._locked():
-            committed, under_way = self._read()
-            committed = committed - bound + spent
-            self._write(committed, max(0, under_way - 1))
+            committed = self._read() - bound + spent
+            self._write(committed)
+            self._count(-1)
         cap = self.caps.passed_by(committed)
         return None if cap is None else _reached(cap)
 
-    def others_in_flight(self) -> bool:
-        """Whether some request is under way, in whichever process: it may give a part of its bound back."""
-        with self._locked():
-            return self._read()[1] > 0
+    def any_in_flight(self) -> bool:
+        """Whether some request is under way, in whichever process that lives: it may give a part of its bound back."""
+        return self._under_way > 0 or any(map(_under_way_of, self._others()))
+
+    def _others(self) -> list[Path]:
+        return [path for path in self._path.parent.glob(f"{self._path.name}-*.user") if path != self._mine]
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the files."""
+        self._mine.unlink(missing_ok=True)
+        os.close(self._user)
         os.close(self._handle)
+
+    def _count(self, more: int) -> None:
+        self._under_way = max(0, self._under_way + more)
+        os.pwrite(self._user, self._under_way.to_bytes(_EACH, "little"), 0)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -152,14 +168,40 @@ class Budget:
         finally:
             fcntl.flock(self._handle, fcntl.LOCK_UN)
 
-    def _read(self) -> tuple[Amount, int]:
+    def _read(self) -> Amount:
         told = os.pread(self._handle, _WIDTH, 0)
-        usd, micro, requests, under_way = (int.from_bytes(told[at : at + _EACH], "little") for at in range(0, _WIDTH, _EACH))
-        return Amount(usd, micro, requests), under_way
+        return Amount(*(int.from_bytes(told[at : at + _EACH], "little") for at in range(0, _WIDTH, _EACH)))
 
-    def _write(self, committed: Amount, under_way: int) -> None:
-        parts = (committed.pico_usd, committed.micro_ecu, committed.requests, under_way)
+    def _write(self, committed: Amount) -> None:
+        parts = (committed.pico_usd, committed.micro_ecu, committed.requests)
         os.pwrite(self._handle, b"".join(max(0, part).to_bytes(_EACH, "little") for part in parts), 0)
+
+
+def _locked_file(path: Path) -> int:
+    """A file that this process holds a lock on; the kernel lets go of it when the process dies, however it dies."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle
+        os.close(handle)  # another process took it for a dead one's before it was locked
+
+
+def _under_way_of(path: Path) -> int:
+    """Requests that the owner of a file has under way; none of one that is dead, whose file is removed."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return 0
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return int.from_bytes(os.pread(handle, _EACH, 0), "little")
+    else:
+        path.unlink(missing_ok=True)
+        return 0
+    finally:
+        os.close(handle)
 
 
 def _reached(cap: str) -> BudgetReached:

@@ -153,6 +153,8 @@ class Control:
             while True:
                 await sleep(LOOK_S)
                 if gate.stopped_by is not None:
+                    # At once, and not when those under way have ended: the other processes are not to go on sending meanwhile.
+                    self.tell_stopped(gate.stopped_by)
                     break
                 state = self._state()
                 if state != seen:

@@ -148,7 +148,7 @@ class Gate:
             short = self.budget.reserve(bound)
             if short is None:
                 return True
-            if not self.budget.others_in_flight():
+            if not self.budget.any_in_flight():
                 self.stop(short)
                 return False
             await self.sleep(_LOOK_AGAIN_S)

@@ -98,7 +98,7 @@ def attempt_rows(plan: RunPlan, state: Replay, *, role: Role, model: ModelRef, j
                 reasoning_tokens=reasoning,
                 usage_class=usage_class,
                 provider_request_id=closed.get("request_id"),
-                key_version=opened.get("key_version", model.key_version),
+                key_version=closed.get("key_version", opened.get("key_version", model.key_version)),
                 opened_at=datetime.fromisoformat(opened["at"]),
                 closed_at=datetime.fromisoformat(closed["at"]) if closed else None,
                 recorded_at=now,

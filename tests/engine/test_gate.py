@@ -112,7 +112,7 @@ def test_a_hundred_workers_never_pass_a_cap_whatever_their_requests_cost(tmp_pat
                 gate.leave(ticket, WELL, true)
 
         await asyncio.gather(*(worker() for _ in range(100)))
-        return gate.stopped_by, budget.committed, spent, budget.others_in_flight()
+        return gate.stopped_by, budget.committed, spent, budget.any_in_flight()
 
     stopped, committed, spent, under_way = asyncio.run(scenario())
     assert stopped.code == "budget_reached" and stopped.hint
@@ -132,6 +132,33 @@ def test_two_processes_share_one_cap(tmp_path):
     ]
     done = [int(child.communicate(timeout=60)[0]) for child in children]
     assert sum(done) == 500
+
+
+def test_nobody_waits_for_what_a_dead_process_has_under_way_and_its_bound_stays_spent(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from byok.engine.budget import Amount, Budget, Caps\n"
+        "budget = Budget(Path(sys.argv[1]), Caps(requests=5))\n"
+        "assert budget.reserve(Amount(requests=3)) is None; print('reserved', flush=True); time.sleep(60)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "budget")], stdout=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == "reserved\n"
+
+    async def scenario():
+        budget = Budget(tmp_path / "budget", Caps(requests=5))
+        gate = Gate(2, budget=budget)
+        ticket = await gate.enter(bound=Amount(requests=2))
+        waiting = asyncio.create_task(gate.enter(bound=Amount(requests=1)))
+        await asyncio.sleep(0.3)
+        waited = not waiting.done()
+        gate.leave(ticket, WELL, Amount(requests=2))
+        assert budget.any_in_flight()
+        child.kill()
+        child.wait()
+        return waited, await asyncio.wait_for(waiting, 10), gate.stopped_by.code, budget.committed.requests
+
+    assert asyncio.run(scenario()) == (True, None, "budget_reached", 5)
+    child.stdout.close()
+    assert len(list(tmp_path.glob("*.user"))) <= 1
 
 
 def test_what_costs_more_than_its_bound_stops_the_run_at_once(tmp_path):

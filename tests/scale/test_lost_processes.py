@@ -54,17 +54,25 @@ def test_the_shard_of_a_killed_worker_goes_on_at_another_one(world):
     assert moved & {event.key for event in world.cluster.events() if event.what == "ended" and event.worker != dead}
 
 
-def test_a_run_with_a_cap_that_loses_a_worker_stops_and_counts_its_spending_anew(world):
+def test_a_run_with_a_cap_that_loses_a_worker_goes_on_and_counts_what_that_one_had_under_way(world):
     before = world.count("slow")
-    request = world.request("slow", concurrency=CONCURRENCY, max_requests=ROWS + CONCURRENCY)
+    request = world.request("slow", concurrency=CONCURRENCY, max_requests=ROWS + 1 + CONCURRENCY // 2)
     flow_run, run_id = world.start("evaluate-scaled/scaled", request=request)
     kill_a_worker(world, flow_run, before)
+    assert world.stack.end(flow_run)["type"] == "COMPLETED"
+    assert 0 < check_whole(world, run_id, before) <= CONCURRENCY // 2
+
+
+def test_a_run_whose_cap_has_no_room_for_what_a_lost_worker_had_under_way_ends_at_its_cap(world):
+    before = world.count("slow")
+    flow_run, run_id = world.start("evaluate-scaled/scaled", request=world.request("slow", concurrency=CONCURRENCY, max_requests=ROWS + 1))
+    kill_a_worker(world, flow_run, before)
     state = world.stack.end(flow_run)
-    assert (state["type"], state["name"]) == ("FAILED", "Partial")
+    assert (state["type"], state["name"]) == ("FAILED", "BudgetReached")
+    assert world.count("slow") - before <= ROWS + 1
     told = "SELECT status, error_code, answered < planned FROM v1.runs WHERE run_id = ?"
-    assert world.query(told, run_id) == [("partial", "worker_lost", True)]
-    # One worker is enough to go on.
-    _, state = world.run("resume-scaled/resume-scaled", run_id=run_id)
+    assert world.query(told, run_id) == [("partial", "budget_reached", True)]
+    _, state = world.run("resume-scaled/resume-scaled", run_id=run_id, changes={"max_requests": 2 * ROWS})
     assert state["type"] == "COMPLETED"
     assert 0 < check_whole(world, run_id, before) <= CONCURRENCY // 2
 
