@@ -117,6 +117,32 @@ def test_an_attempt_without_an_end_is_lost():
     assert state.attempts["a"].closed is None and state.next_attempt("u") == 2 and state.next_attempt("v") == 1
 
 
+def test_a_key_that_was_renewed_while_the_record_was_written_is_told_by_the_record_of_the_end(tmp_path, monkeypatch):
+    async def newer(refused):
+        return "sk-test-0123456789abcdef-2", 2
+
+    async def scenario(sandbox):
+        policy = EgressPolicy.from_environment()
+        options = {"policy": policy, "key_version": 1, "renew_key": newer}
+        async with EndpointClient(sandbox.base_url, sandbox.model_id, "sk-test-0123456789abcdef-1", **options) as client:
+
+            class Slow(Journal):
+                async def commit(self, *records):
+                    await super().commit(*records)
+                    await client.renew(1)  # as another request does whose key was refused
+
+            with Slow(tmp_path / "journal.ndjson") as journal:
+                asker = Asker(client, journal, Gate(1), RetryPolicy())
+                outcome = await attempt_unit(Unit(id="u", sample_id="u", messages=[{"role": "user", "content": QUESTIONS[0][0]}]), asker)
+                journal.append(*outcome.records)
+
+    with Sandbox(QUESTIONS) as sandbox:
+        monkeypatch.setenv("BYOK_ENDPOINT_ALLOW", sandbox.host_port)
+        asyncio.run(scenario(sandbox))
+    opened, closed = read_journal(tmp_path / "journal.ndjson")
+    assert (opened["key_version"], closed["key_version"], closed["status"]) == (1, 2, "ok")
+
+
 def test_the_policy_caps_its_own_waits():
     policy = RetryPolicy(attempts=100, jitter=lambda: 1.0)
     error = EndpointOverloaded("busy")
