@@ -12,6 +12,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from byok.engine.buckets import Clock
 from byok.engine.budget import Amount, Budget
 from byok.engine.limiter import Ended, Limiter
 from byok.engine.pace import Slot
@@ -46,10 +47,11 @@ class Gate:
         limit: Most requests of this run under way at once.
         limiter: The endpoint's limiter; one of its own by default.
         budget: The run's budget, or None: no cap.
+        now: Monotonic seconds.
     """
 
-    def __init__(self, limit: int, limiter: Limiter | None = None, budget: Budget | None = None) -> None:
-        self.limit = limit
+    def __init__(self, limit: int, limiter: Limiter | None = None, budget: Budget | None = None, now: Clock = time.monotonic) -> None:
+        self.limit, self._now = limit, now
         self.limiter = limiter or Limiter()
         self.limiter.mend()
         self.budget = budget
@@ -72,18 +74,18 @@ class Gate:
         """Let no further request start; those under way come to their end."""
         if self.stopped_by is None and not self.paused:
             self._going.clear()
-            self._paused_at = time.monotonic()
+            self._paused_at = self._now()
 
     def go_on(self) -> None:
         """End a pause."""
         if self._paused_at is not None:
-            self._paused_s += time.monotonic() - self._paused_at
+            self._paused_s += self._now() - self._paused_at
             self._paused_at = None
         self._going.set()
 
     def clock(self) -> float:
         """Monotonic seconds in which the run was not paused."""
-        return (self._paused_at or time.monotonic()) - self._paused_s
+        return (self._now() if self._paused_at is None else self._paused_at) - self._paused_s
 
     def stop(self, reason: ByokError) -> None:
         """No further request starts, ever; those under way come to their end, those who wait are let go. The first reason is kept."""
