@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -10,14 +11,14 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from byok.access import MODELS_READ, require
-from byok.app import open_services
+from byok.app import Services, open_services
 from byok.cli.output import Json, emit, note, table
 from byok.cli.watch import watch
 from byok.engine.control import Wish
 from byok.errors import InputError
 from byok.money import ecu, plain
-from byok.reporting import RunSummary, find_run, run_summary
-from byok.runs import Resumption, ask_run, change_run, open_run
+from byok.reporting import RunNotFound, RunSummary, find_run, run_summary
+from byok.runs import Resumption, RunUnknown, ask_run, change_run, open_run
 from byok.text import visible
 
 app = App(name="run", help="List runs, show one, watch or steer one that is under way, or go on with one that was stopped.")
@@ -120,22 +121,38 @@ def resume(
 
     services = open_services()
     org = services.actor.org_id
-    found = run_summary(services.warehouse, org, find_run(services.warehouse, org, run))
-    open_run(services, found.run_id, "run.resume")
+    run_id = _planned(services, run)
+    summary: RunSummary | None = None
+    _, plan = open_run(services, run_id, "run.resume")
     try:
         changes = Resumption(max_usd=max_usd, max_ecu=max_ecu, max_requests=max_requests, on_unknown=on_unknown)
     except ValidationError as invalid:
         first = invalid.errors(include_input=False, include_url=False)[0]
         raise BadOption(f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}", hint="see: byok run resume --help") from None
-    if found.status == "completed":
+    with suppress(RunNotFound):
+        summary = run_summary(services.warehouse, org, run_id)
+    if summary is not None and summary.status == "completed":
         note("this run is complete: there is nothing to go on with")
-        summary = found
     else:
-        change_run(services, found.run_id, changes)
-        follow(services, [{"resume": found.run_id}], [found.model_key], quiet=json)
-        summary = run_summary(services.warehouse, org, found.run_id)
+        change_run(services, run_id, changes)
+        follow(services, [{"resume": run_id}], [plan.model.key], quiet=json)
+        summary = run_summary(services.warehouse, org, run_id)
     emit({"run": summary.as_dict()}, json=json, human=lambda out: draw_summary(out, summary))
     return 0 if summary.status == "completed" and not summary.below else 1
+
+
+def _planned(services: Services, run: str) -> str:
+    """The id of a run, also of one whose process was killed before its first row was in the results: by its whole id.
+
+    Raises:
+        RunNotFound: There is none.
+    """
+    try:
+        return find_run(services.warehouse, services.actor.org_id, run)
+    except RunNotFound:
+        with suppress(RunUnknown):
+            return open_run(services, run, "run.resume")[1].run_id
+        raise
 
 
 @app.command

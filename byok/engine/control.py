@@ -134,6 +134,11 @@ class Control:
         _held[self._lock] = handle
 
     @property
+    def begun(self) -> bool:
+        """Whether any process has begun to work on the run."""
+        return self._going.exists()
+
+    @property
     def ended(self) -> bool:
         """Whether the run has been reported since it was last gone on with."""
         return _read(self._going).get("state") == "ended"

@@ -74,7 +74,7 @@ def resume_run(services: Services, run_id: str) -> RunPlan:
         RunUnknown: There is no such run.
     """
     folder, plan = open_run(services, run_id, "run.resume")
-    return begin(folder, plan)
+    return begin(services, folder, plan)
 
 
 def ask_run(services: Services, run_id: str, wish: Wish) -> None:

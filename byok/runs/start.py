@@ -78,7 +78,7 @@ def start_run(services: Services, request: EvaluationRequest, flow_run_id: str) 
     run_id = run_id_for(flow_run_id)
     folder = RunFolder.of(services.home, run_id)
     if (folder.path / "plan.json").exists():
-        return begin(folder, folder.plan())
+        return begin(services, folder, folder.plan())
     model = _usable(services, request.model)
     dataset = services.datasets.get(actor, request.dataset).ref()
     parsed = [parse_grader(spec) for spec in request.graders]
@@ -121,18 +121,19 @@ def start_run(services: Services, request: EvaluationRequest, flow_run_id: str) 
         reuse=request.reuse,
     )
     check_caps(caps_of(plan, Settings()), plan)
-    plan = folder.write_plan(plan)
-    services.warehouse.write_segment([run_row(plan, status="running", revision=1)])
-    services.warehouse.drain()
-    return begin(folder, plan)
+    return begin(services, folder, folder.write_plan(plan))
 
 
-def begin(folder: RunFolder, plan: RunPlan) -> RunPlan:
+def begin(services: Services, folder: RunFolder, plan: RunPlan) -> RunPlan:
     """What comes before the first stage, also when a run is gone on with: nothing stops or pauses it, and its budget is reckoned anew.
 
     Raises:
         PriceUnknown, AnswerUnbounded: A cap could not be kept.
     """
+    if not folder.control.begun:
+        # Also when an earlier process was killed between its plan and this row.
+        services.warehouse.write_segment([run_row(plan, status="running", revision=1)])
+        services.warehouse.drain()
     folder.control.begin()
     begin_budget(plan, folder)
     return plan

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 
 import pytest
 
@@ -191,3 +192,14 @@ def test_ctrl_c_in_the_terminal_of_the_run_loses_nothing(byok, stack, sandbox):
     run_id, status, code, answered, unknown = last_run(byok)
     assert (status, code, unknown) == ("partial", "run_cancelled", 0)
     assert check(byok, sandbox, run_id, before) == (answered, 0)
+
+
+def test_a_run_that_was_killed_between_its_plan_and_its_first_row_of_results_is_gone_on_with_by_its_id(byok, stack):
+    other = byok.json("evaluate", "adder", "sums", "--grader", "numeric", "--limit", "20", "--yes")["run"]["run_id"]
+    runs, run_id = byok.home / "data" / "spool" / "runs", str(uuid.uuid4())
+    (runs / run_id).mkdir(mode=0o700)
+    (runs / run_id / "plan.json").write_text((runs / other / "plan.json").read_text().replace(other, run_id))
+    assert sql(byok, f"SELECT count(*) FROM v1.runs WHERE run_id = '{run_id}'") == [[0]]
+    done = byok.json("run", "resume", run_id)["run"]
+    assert (done["run_id"], done["status"], done["answered"]) == (run_id, "completed", 20)
+    assert byok.json("run", "resume", str(uuid.uuid4()), code=2)["error"]["code"] == "run_not_found"
