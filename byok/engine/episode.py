@@ -169,11 +169,11 @@ class Standing:
     """Whether about as many are refused whatever the rate: if so, they are noise."""
 
     def __init__(self) -> None:
-        self._from, self._refused, self._pace = 0, 0, 0.0
+        self._from, self._refused, self._pace = 0, 0, math.inf
         self._before: tuple[float, float] | None = None
 
-    def begin(self, sent: int, pace: float) -> None:
-        """Count anew; nothing is known of what was before."""
+    def begin(self, sent: int, pace: float = math.inf) -> None:
+        """Count anew: nothing is known of what was before, but perhaps the rate."""
         self._from, self._refused, self._pace, self._before = sent, 0, pace, None
 
     def refused(self, seq: int, sent: int, pace: float) -> tuple[float, float] | None:

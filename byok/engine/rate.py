@@ -209,7 +209,7 @@ class Rate:
         self._ramp_to(_RAMP_FROM, now)
         self.restarted = self._sent
         self._episode = self._noise = None
-        self._standing.begin(self._sent, _RAMP_FROM)
+        self._standing.begin(self._sent)
         if self._bucket is None:
             self._bucket = Bucket(_RAMP_FROM, 1.0, now)
         self._set(now)
