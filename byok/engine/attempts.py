@@ -7,6 +7,7 @@ outcome into rows.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
@@ -105,18 +106,24 @@ class Asker:
     spent: Callable[[dict[str, Any], dict[str, Any]], Amount | None] | None = None
     note: Callable[[dict[str, Any]], None] | None = None
 
-    async def attempt(self, unit: Unit, number: int, fresh: Callable[[Unit], Unit] | None = None) -> Attempted | None:
-        """Send one request for a unit, and record it; None when the run was stopped before.
+    async def attempt(
+        self, unit: Unit, number: int, fresh: Callable[[Unit], Unit] | None = None, until: float = math.inf
+    ) -> Attempted | None:
+        """Send one request for a unit, and record it; None when the run was stopped before, or it was too late.
 
         Args:
             unit: What to ask.
             number: Number of the attempt.
             fresh: What is to be asked in its place, by what was learnt while it waited.
+            until: When it has to leave at the latest, by the gate's clock.
         """
         prompt, room = self.most(unit)
         usual = prompt / _BYTES_A_TOKEN + (room if room or unit.texts else _USUAL_ROOM)
         ticket = await self.gate.enter(usual, self.bound(prompt, room) if self.bound else None)
         if ticket is None:
+            return None
+        if self.gate.clock() > until:
+            self.gate.leave(ticket, Ended("other"), Amount())
             return None
         unit = unit if fresh is None else fresh(unit)
         over, spent = Ended("other"), None
@@ -214,11 +221,15 @@ async def attempt_unit(
     gate, journal = asker.gate, asker.journal
     number, began = unit.first_attempt, gate.clock()
     failures: Counter[str] = Counter()
+    last: Attempted | None = None
     while True:
-        this = await asker.attempt(unit, number, fresh)
+        this = await asker.attempt(unit, number, fresh, math.inf if last is None else began + asker.policy.deadline_s)
         if this is None:
-            return None
-        unit = this.unit
+            if last is None or gate.stopped_by is not None:
+                return None
+            # The limiter held it back until it was too late.
+            return Outcome(unit, None, last.error, number - unit.first_attempt, last.closed["attempt_id"])
+        unit, last = this.unit, this
         attempts, error = number - unit.first_attempt + 1, this.error
         if error is None:
             assert this.answer is not None
