@@ -47,7 +47,7 @@ test-slow: $(READY) ## Run the slow tests: interrupted, killed and scaled runs, 
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow $(PYTEST_ARGS)
 
 .PHONY: test-kill
-test-kill: $(READY) ## Kill whole chains at fifty random moments, and check what is on record against the endpoints' counters (15 minutes)
+test-kill: $(READY) ## Kill whole chains at fifty random moments, and check what is on record against the endpoints' counters (8 minutes)
 	BYOK_TEST_KILLS=50 $(BIN)/python -m pytest -s tests/e2e/test_killed_at_random.py $(PYTEST_ARGS)
 
 # What cannot be simulated is run for real, each group by a target of its own.
