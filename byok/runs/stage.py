@@ -19,7 +19,6 @@ from byok.engine.plan import RunPlan
 from byok.engine.progress import ProgressFile
 from byok.engine.replay import Attempt, Replay, replay
 from byok.engine.retry import RetryPolicy
-from byok.runs.clients import shared_client
 from byok.runs.folder import RunFolder
 from byok.runs.interpreter import tuned_for_requests
 from byok.runs.journals import StageJournal
@@ -136,7 +135,7 @@ async def open_stage(
             progress.add(failed=False, count=len(before.results))
         hold = (control.settings.on_unknown or plan.on_unknown) == "hold"
         async with (
-            shared_client(services, plan, model, gate.limit) as client,
+            services.registry.client(model, plan.org_id, connections=gate.limit) as client,
             control.obeyed_by(gate),
             _telling(progress, gate),
         ):

@@ -308,7 +308,7 @@ NO_SCOPE_NEEDED = {
     "FrontDoor.register": "as Grants.take",
     "FrontDoor.rotate": "as Grants.take",
     **dict.fromkeys(
-        ("answer_rows", "begin", "earlier_answers", "earlier_verdicts", "open_stage", "seal", "seal_all", "shared_client"),
+        ("answer_rows", "begin", "earlier_answers", "earlier_verdicts", "open_stage", "seal", "seal_all"),
         "is a part of start_run, resume_run, answer_shard, embed_shard, judge_shard, probe_models or close_run, which have asked",
     ),
     "Standing.record": "counts a check that another service has allowed",
