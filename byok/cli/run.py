@@ -122,13 +122,13 @@ def resume(
     services = open_services()
     org = services.actor.org_id
     run_id = _planned(services, run)
-    summary: RunSummary | None = None
     _, plan = open_run(services, run_id, "run.resume")
     try:
         changes = Resumption(max_usd=max_usd, max_ecu=max_ecu, max_requests=max_requests, on_unknown=on_unknown)
     except ValidationError as invalid:
         first = invalid.errors(include_input=False, include_url=False)[0]
         raise BadOption(f"--{str(first['loc'][0]).replace('_', '-')}: {first['msg']}", hint="see: byok run resume --help") from None
+    summary: RunSummary | None = None
     with suppress(RunNotFound):
         summary = run_summary(services.warehouse, org, run_id)
     if summary is not None and summary.status == "completed":

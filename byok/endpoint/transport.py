@@ -1,6 +1,7 @@
 """The way out: aiohttp, with every dialled address checked.
 
-None of its own retries, redirects, proxies, cookies or decompression are used.
+None of its own redirects, proxies, cookies or decompression are used. It sends a GET again by itself when a kept connection turns out to be
+closed; nothing that costs anything is a GET.
 """
 
 from __future__ import annotations

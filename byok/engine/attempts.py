@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
@@ -127,7 +126,6 @@ class Asker:
             return None
         unit = unit if fresh is None else fresh(unit)
         over, spent = Ended("other"), None
-        started = 0.0
         try:
             sent_as = self.client.state
             this = attempt_id(unit.id, number)
@@ -143,12 +141,12 @@ class Asker:
             }
             await self.journal.commit(opened)
             self._noted(opened)
-            started, sent_with = time.perf_counter(), self.client.key_version
+            sent_with = self.client.key_version
             answer, error = await _send(unit, self.client)
             closed = _closed(this, answer, error)
             if sent_with != opened["key_version"]:
                 closed["key_version"] = sent_with  # renewed while the record was written
-            over = _answered_well(answer) if answer is not None else ended(error, time.perf_counter() - started)  # type: ignore[arg-type]
+            over = _answered_well(answer) if answer is not None else ended(error)  # type: ignore[arg-type]
             spent = self.spent(opened, closed) if self.spent else Amount()
             self._noted(closed)
             renewed = False
@@ -269,7 +267,7 @@ def _answered_well(answer: ChatAnswer | Embeddings) -> Ended:
     usage = answer.usage
     known = usage.prompt_tokens is not None and usage.completion_tokens is not None
     tokens = (usage.prompt_tokens or 0) + (usage.completion_tokens or 0) if known else None
-    return Ended("answered", tokens, answer.limits, latency_s=answer.latency_ms / 1000)
+    return Ended("answered", tokens, answer.limits)
 
 
 def _answered(unit: Unit, answer: ChatAnswer | Embeddings, attempts: int, closed: dict[str, Any]) -> Outcome:

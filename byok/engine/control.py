@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from byok.clock import iso, utcnow
 from byok.engine.gate import Gate
-from byok.engine.limiter import Sleep
 from byok.errors import ByokError, OutsideError
 from byok.home import write_private
 
@@ -149,7 +148,7 @@ class Control:
             write_private(self._stopped, orjson.dumps({"code": reason.code, "message": reason.message}).decode(), anew=True)
 
     @asynccontextmanager
-    async def obeyed_by(self, gate: Gate, sleep: Sleep = asyncio.sleep) -> AsyncIterator[None]:
+    async def obeyed_by(self, gate: Gate, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> AsyncIterator[None]:
         """As long as this lasts, a gate does what is wanted of the run, and tells when it stops."""
         self._apply(gate)
 

@@ -26,8 +26,8 @@ _CROWD = 4
 _SAMPLE, _WEIGHT = 200, 0.25
 """Requests over which the share of noise is taken, and the weight of the newest share."""
 
-_SIGMAS = 3
-"""So many standard deviations more than usual are no noise."""
+_SIGMAS, _SLACK = 3, 4
+"""So many standard deviations and requests more than usual are no noise."""
 
 
 class Episode:
@@ -150,7 +150,7 @@ class Noise:
         self._refused += 1
         started = sent - self._from
         usual = self._share * started
-        if self._refused > usual + _SIGMAS * math.sqrt(usual) + _CROWD:
+        if self._refused > usual + _SIGMAS * math.sqrt(usual) + _SLACK:
             passed = max(0.5, (1 - self._refused / started) / (1 - self._share))
             self._from, self._refused = sent, 0
             return min(passed, 1.0)

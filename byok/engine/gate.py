@@ -151,6 +151,10 @@ class Gate:
             if short is None:
                 return True
             if not self.budget.any_in_flight():
+                # Once more: the last of them may have given its part back since.
+                short = self.budget.reserve(bound)
+                if short is None:
+                    return True
                 self.stop(short)
                 return False
             await self.sleep(_LOOK_AGAIN_S)

@@ -11,7 +11,7 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,9 +22,6 @@ from byok.engine.flight import Flight
 from byok.engine.pace import Pace, Slot
 from byok.engine.shared import Shared
 from byok.engine.window import Window
-
-Sleep = Callable[[float], Awaitable[None]]
-"""How to wait."""
 
 FIRST = 32
 """Requests under way at once at the beginning. Enough that a run of some seconds is not over before the limit is found."""
@@ -46,14 +43,12 @@ class Ended:
         tokens: What the answer reports, or None.
         limits: What its headers say, or None.
         retry_after_s: The endpoint's own wait, or None.
-        latency_s: From sending to the end, or None.
     """
 
     kind: Literal["answered", "refused", "failed", "slow", "other"]
     tokens: int | None = None
     limits: Limits | None = None
     retry_after_s: float | None = None
-    latency_s: float | None = None
 
 
 class Limiter:

@@ -57,11 +57,6 @@ class Pace:
         self._requests = _smaller(self._requests, requests_per_minute, 1.0, now)
         self._tokens = _smaller(self._tokens, tokens_per_minute, 0.0, now)
 
-    @property
-    def rate(self) -> float | None:
-        """The learnt rate in requests a second; None while there is none."""
-        return self.learnt.value
-
     def wait_s(self, tokens: float, now: float) -> float:
         """Seconds until a request that may need so many tokens may start; 0.0: now."""
         wait = max(self.learnt.wait_s(now), self.declared_wait_s(tokens, now))

@@ -78,11 +78,6 @@ class Rate:
         self._storm: tuple[float, int] | None = None
         self._refused = 0
 
-    @property
-    def value(self) -> float | None:
-        """Requests a second; None while no limit is known."""
-        return None if self._bucket is None else self._bucket.rate
-
     def wait_s(self, now: float) -> float:
         """Seconds until another request may start; 0.0: now."""
         if self._bucket is None:
@@ -130,15 +125,8 @@ class Rate:
         if standing is not None:
             self._noise_of(*standing, seq, now)
             return
-        if self._ramp is not None and not sure:
-            if seq > self._ramp_sent:  # once for all that were sent at this rate
-                self._ramp_to(max(_RAMP_LEAST, self._ramp / 2), now)
-                self._set(now)
+        if self._ramp is not None and self._goes_on(self._ramp, seq, sure, now):
             return
-        if self._ramp is not None and seq > self._ramp_sent:
-            self._ramp_refused += 1
-            if self._ramp_refused < max(_RAMP_REFUSED, _RAMP_SHARE * min(self._sent - self._ramp_sent, 2 * _RAMP_S * self._ramp)):
-                return
         episode, curve = self._episode, self._curve
         if episode is None or curve is None or self._ramp is not None or curve.steps(now) >= _SAME_EPISODE:
             self._refused_first(seq, at, now)
@@ -158,6 +146,18 @@ class Rate:
         self._learn(curve.peak if rate is None else min(curve.peak, rate), episode.guessed, seq, now)
         if episode.seconds > _LONGEST_EPISODE_S and episode.sent > _LONGEST_EPISODE:
             self._episode = Episode(seq, at, curve.peak)
+
+    def _goes_on(self, ramp: float, seq: int, sure: bool, now: float) -> bool:
+        """Whether the ramp does, after a refusal."""
+        if not sure:
+            if seq > self._ramp_sent:  # once for all that were sent at this rate
+                self._ramp_to(max(_RAMP_LEAST, ramp / 2), now)
+                self._set(now)
+            return True
+        if seq <= self._ramp_sent:
+            return False
+        self._ramp_refused += 1
+        return self._ramp_refused < max(_RAMP_REFUSED, _RAMP_SHARE * min(self._sent - self._ramp_sent, 2 * _RAMP_S * ramp))
 
     def _noise_of(self, share: float, pace: float, seq: int, now: float) -> None:
         """Some are refused whatever the rate, which was lowered for nothing."""

@@ -64,11 +64,6 @@ class RetryPolicy:
         return wait if elapsed_s + wait <= self.deadline_s else None
 
 
-def ended(error: EndpointError, latency_s: float) -> Ended:
-    """What an attempt's error tells the limiter.
-
-    Args:
-        error: The error.
-        latency_s: From sending to the error.
-    """
-    return Ended(_KINDS.get(error.code, "other"), retry_after_s=error.retry_after_s, latency_s=latency_s)  # type: ignore[arg-type]
+def ended(error: EndpointError) -> Ended:
+    """What an attempt's error tells the limiter."""
+    return Ended(_KINDS.get(error.code, "other"), retry_after_s=error.retry_after_s)  # type: ignore[arg-type]

@@ -117,14 +117,8 @@ def test_declared_requests_a_minute_are_used_and_never_exceeded_in_any_minute(pe
 
 
 @settings(max_examples=20, deadline=None)
-@given(
-    per_minute=logarithmic(300, 100_000),
-    used=st.integers(10, 200),
-    bound=st.integers(0, 400),
-    workers=st.integers(1, 64),
-    spread=st.just(0.3),
-)
-def test_declared_tokens_a_minute_are_used_and_never_exceeded_in_any_minute(per_minute, used, bound, workers, spread):
+@given(per_minute=logarithmic(300, 100_000), used=st.integers(10, 200), bound=st.integers(0, 400), workers=st.integers(1, 64))
+def test_declared_tokens_a_minute_are_used_and_never_exceeded_in_any_minute(per_minute, used, bound, workers):
     async def scenario(loop):
         limiter = Limiter(clock=loop.time, tokens_per_minute=round(per_minute))
         ended = []
@@ -158,7 +152,7 @@ def test_without_limits_all_workers_are_busy_almost_from_the_beginning():
                 left[0] -= 1
                 slot = await limiter.take()
                 await provider.ask()
-                limiter.end(slot, Ended("answered", latency_s=0.1))
+                limiter.end(slot, Ended("answered"))
 
         await asyncio.gather(*(worker() for _ in range(64)))
         return loop.time()
@@ -177,9 +171,9 @@ def test_refusals_by_chance_do_not_slow_it_down(rows):
             if limiter is None:
                 async with few:
                     return await provider.ask()
-            slot, started = await limiter.take(), loop.time()
+            slot = await limiter.take()
             status, after, limits = await provider.ask()
-            limiter.end(slot, Ended("answered" if status == 200 else "refused", None, limits, after, loop.time() - started))
+            limiter.end(slot, Ended("answered" if status == 200 else "refused", None, limits, after))
             return status, after, limits
 
         async def one():

@@ -194,11 +194,10 @@ async def drive(provider: Provider, limiter: Limiter, seconds: float, *, workers
             if limiter.broken is not None or provider.loop.time() >= end:
                 limiter.end(slot, Ended("other"))
                 return
-            started = provider.loop.time()
             status, after, limits = await provider.ask()
             kind = {200: "answered", 429: "refused"}.get(status, "failed")
             tokens = provider.tokens if status == 200 else None
-            limiter.end(slot, Ended(kind, tokens, limits, after, provider.loop.time() - started))  # type: ignore[arg-type]
+            limiter.end(slot, Ended(kind, tokens, limits, after))  # type: ignore[arg-type]
             if status != 200:
                 await asyncio.sleep(after or 0.5)
 
