@@ -210,17 +210,19 @@ class Vault:
     ) -> dict[str, Any] | None:
         """Send until an answer comes that waiting would not change, or the deadline ends."""
         number = 0
+        said: ByokError | None = None
         while True:
             failure: ByokError
             try:
                 status, told = self._send(method, path, body, token, deadline)
             except KeyStoreUnreachable as error:
-                failure = error
+                # What the server said before tells more than a last try that our own deadline cut short.
+                failure = said if said is not None and time.monotonic() >= deadline else error
             else:
                 if 200 <= status < 300:
                     data = told.get("auth") or told.get("data") if isinstance(told, dict) else None
                     return data if isinstance(data, dict) else None
-                failure = _failure(status, told)
+                failure = said = _failure(status, told)
             pause = _PAUSES_S[min(number, len(_PAUSES_S) - 1)]
             if not failure.retryable or not repeat or time.monotonic() + pause >= deadline:
                 raise failure

@@ -65,7 +65,7 @@ def byok(tmp_path_factory, vault, stage):
     token = folder / "operator.token"
     token.touch(0o600)
     token.write_text(vault.root_token)
-    command.environment |= {"BYOK_VAULT_ADDR": vault.address, "BYOK_VAULT_DEADLINE_S": "2"}
+    command.environment |= {"BYOK_VAULT_ADDR": vault.address, "BYOK_VAULT_DEADLINE_S": "5"}
     command.run("vault", "setup", BYOK_VAULT_TOKEN_FILE=str(token))
     command.allow(stage.sandbox.host_port)
     told = ("--base-url", stage.sandbox.base_url, "--model-id", "adder", "--price-input", "1", "--price-output", "2")

@@ -140,6 +140,13 @@ def test_22_a_failure_that_passes_is_not_seen_by_the_caller(raw, reply, at):
     assert len(server.requests) == 5
 
 
+def test_22_a_last_try_that_the_deadline_cuts_short_does_not_hide_what_the_server_said(raw, reply, at):
+    server = raw(reply(200, LOOKUP), reply(503, {"errors": ["Vault is sealed"]}), (5.0, b""))
+    with pytest.raises(KeyStoreSealed):
+        at(f"http://{server.host_port}", deadline_s=1.0).seal(SECRET, CONTEXT)
+    assert len(server.requests) == 3
+
+
 @pytest.mark.parametrize("answer", [CLOSE, b"HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n", b"no http\r\n\r\n"])
 def test_22_a_rotation_is_sent_once_whatever_comes_of_it(raw, reply, at, answer):
     server = raw(reply(200, LOOKUP), answer)
