@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import JSON, Boolean, Column, ForeignKey, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
+from sqlalchemy import JSON, BigInteger, Boolean, Column, ForeignKey, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeDecorator
 
@@ -247,4 +247,126 @@ judge_version = Table(
     Column("created_at", Utc, nullable=False),
 )
 
+price = Table(
+    "price",
+    metadata,
+    _id(),
+    _org(),
+    Column("model_id", String(36), ForeignKey("model.id"), nullable=False),
+    Column("kind", String(10), nullable=False),  # token | gpu_hour | reported (what the endpoint says that a request cost)
+    Column("effective_from", Utc, nullable=False),
+    Column("input", Exact),  # kind = token: USD per million tokens; NULL is unknown
+    Column("cached_input", Exact),  # NULL: as `input`
+    Column("output", Exact),
+    Column("reasoning", Exact),  # NULL: as `output`
+    Column("usd_per_gpu_hour", Exact),  # kind = gpu_hour
+    Column("gpus", Integer),
+    Column("note", Text, nullable=False),
+    Column("created_by", String(36), ForeignKey("member.id"), nullable=False),
+    Column("created_at", Utc, nullable=False),
+)
+
+ledger_account = Table(
+    "ledger_account",
+    metadata,
+    Column("org_id", String(36), ForeignKey("org.id"), primary_key=True),
+    Column("seq", BigInteger, nullable=False),  # of the last transaction; 0: none yet
+    Column("mac", String(64), nullable=False),  # of the last transaction; zeros: none yet
+    Column("available", BigInteger, nullable=False),  # micro-ECU of all grants, not held
+    Column("held", BigInteger, nullable=False),
+    Column("overdrawn", BigInteger, nullable=False),  # used beyond all credit, and not paid yet
+    Column("reference", BigInteger, nullable=False),  # what was left after the last top-up: thresholds are shares of it
+    Column("warned", Integer),  # lowest threshold (percent) that was warned of since then; NULL: none
+    Column("overdraft_limit", BigInteger, nullable=False),
+    Column("thresholds", JSON, nullable=False),  # percents at which to warn
+    Column("webhook", Text),  # URL that warnings are posted to
+)
+
+ledger_grant = Table(
+    "ledger_grant",
+    metadata,
+    _id(),
+    _org(),
+    Column("transaction_id", String(36), nullable=False),
+    Column("kind", String(12), nullable=False),  # promotional | paid
+    Column("priority", Integer, nullable=False),  # lower is drawn first
+    Column("micro_ecu", BigInteger, nullable=False),
+    Column("left", BigInteger, nullable=False),  # not held, not used, not expired
+    Column("paid_usd", Exact),
+    Column("note", Text, nullable=False),
+    Column("effective_at", Utc, nullable=False),
+    Column("expires_at", Utc),
+    Column("created_at", Utc, nullable=False),
+)
+
+ledger_hold = Table(
+    "ledger_hold",
+    metadata,
+    _id(),
+    _org(),
+    Column("run_id", String(36)),
+    Column("micro_ecu", BigInteger, nullable=False),
+    Column("used", BigInteger),  # what it was settled with
+    Column("state", String(10), nullable=False),  # open | settled | released | expired
+    Column("created_at", Utc, nullable=False),
+    Column("expires_at", Utc, nullable=False),
+)
+
+ledger_transaction = Table(
+    "ledger_transaction",
+    metadata,
+    _id(),
+    _org(),
+    Column("seq", BigInteger, nullable=False),  # 1, 2, … without a gap
+    Column("kind", String(10), nullable=False),  # top_up | grant | hold | settle | release | expire | reverse
+    Column("operation", String(200), nullable=False),  # what it is for: written once
+    Column("body", String(64), nullable=False),  # SHA-256 of what was asked: the same operation with another one is refused
+    Column("hold_id", String(36)),
+    Column("run_id", String(36)),
+    Column("reverses", String(36)),
+    Column("member_id", String(36)),  # no foreign key: entries outlive what they tell of
+    Column("at", Utc, nullable=False),
+    Column("previous", String(64), nullable=False),  # `mac` of the transaction before; zeros for the first
+    Column("mac", String(64), nullable=False),  # HMAC-SHA256 over all of the above and the entries
+    UniqueConstraint("org_id", "seq"),
+    UniqueConstraint("org_id", "operation", name="uq_ledger_transaction_operation"),
+)
+
+ledger_entry = Table(
+    "ledger_entry",
+    metadata,
+    Column("transaction_id", String(36), ForeignKey("ledger_transaction.id"), primary_key=True),
+    Column("number", Integer, primary_key=True),  # 1, 2, …
+    Column("org_id", String(36), nullable=False),
+    Column("account", String(10), nullable=False),  # wash | credit | held | usage | breakage | overdraft
+    Column("grant_id", String(36)),
+    Column("micro_ecu", BigInteger, nullable=False),  # what goes into the account is positive; a transaction adds up to zero
+)
+
+ledger_alert = Table(
+    "ledger_alert",
+    metadata,
+    _id(),
+    _org(),
+    Column("percent", Integer, nullable=False),  # the threshold that was crossed
+    Column("left", BigInteger, nullable=False),  # micro-ECU that were left
+    Column("reference", BigInteger, nullable=False),
+    Column("run_id", String(36)),
+    Column("at", Utc, nullable=False),
+    Column("taken_at", Utc),  # when somebody began to tell it
+)
+
+closed_month = Table(
+    "closed_month",
+    metadata,
+    Column("org_id", String(36), ForeignKey("org.id"), primary_key=True),
+    Column("month", String(7), primary_key=True),  # YYYY-MM
+    Column("closed_at", Utc, nullable=False),
+    Column("closed_by", String(36), nullable=False),
+)
+
 Index("ix_model_org_status", model.c.org_id, model.c.status)
+Index("ix_price_model", price.c.org_id, price.c.model_id)
+Index("ix_ledger_grant_left", ledger_grant.c.org_id, ledger_grant.c.left)
+Index("ix_ledger_hold_state", ledger_hold.c.org_id, ledger_hold.c.state)
+Index("ix_ledger_transaction_hold", ledger_transaction.c.hold_id)

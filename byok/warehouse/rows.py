@@ -9,12 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
-Role = Literal["candidate", "embedding", "judge", "probe"]
+Role = Literal["candidate", "scorer", "embedding", "judge", "probe", "optimisation"]
 UsageClass = Literal["reported", "missing", "invalid"]
 Evidence = Literal["reported", "computed", "estimated", "unknown"]
 Plane = Literal["provider", "ecu"]
+Unit = Literal["token", "gpu_microsecond", "call"]
+TokenType = Literal["input", "cached_input", "output", "reasoning"]
+PriceSource = Literal["own", "listed", "endpoint", "rate_card", "none"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -153,6 +156,7 @@ class AttemptRow:
     opened_at: datetime
     closed_at: datetime | None
     recorded_at: datetime
+    reported_cost_usd: Decimal | None = None  # what the endpoint says that the request cost
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -220,9 +224,9 @@ class ChargeRow:
     attempt_id: str | None
     model_id: str | None
     model_key: str | None
-    sku: str  # tokens/input, tokens/output, judge_call, inference/input, inference/output
-    quantity: int | None  # tokens or calls; None when unknown
-    unit_price_usd_per_mtok: Decimal | None  # provider plane
+    sku: str  # tokens/<token type>, gpu_time, judge_call, inference/input, inference/output
+    quantity: int | None  # in `unit`; None when unknown
+    unit_price_usd_per_mtok: Decimal | None  # provider plane, tokens
     amount_usd: Decimal | None  # provider plane; None when unknown, never 0 for unknown
     rate_micro_ecu: Decimal | None  # ECU plane: micro-ECU per unit
     amount_micro_ecu: int | None  # ECU plane
@@ -230,6 +234,12 @@ class ChargeRow:
     evidence: Evidence
     occurred_at: datetime
     recorded_at: datetime
+    unit: Unit | None = None  # what `quantity` counts
+    token_type: TokenType | None = None
+    unit_price_usd: Decimal | None = None  # provider plane: USD for `price_units` units
+    price_units: int | None = None
+    price_source: PriceSource | None = None
+    corrects: str | None = None  # charge whose amount this one adds to
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -278,13 +288,82 @@ class CapabilityRow:
     recorded_at: datetime
 
 
-Row = ModelRow | DatasetRow | RunRow | SampleRow | AttemptRow | VerdictRow | ScoreRow | ChargeRow | ProbeRow | CapabilityRow
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GrantRow:
+    """Credit that was bought or given."""
+
+    table: ClassVar[str] = "credit_grant"
+    org_id: str
+    grant_id: str
+    kind: str  # promotional | paid
+    priority: int
+    micro_ecu: int
+    paid_usd: Decimal | None
+    note: str
+    effective_at: datetime
+    expires_at: datetime | None
+    created_at: datetime
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LedgerEntryRow:
+    """One entry of the ECU ledger, shipped from the control plane; the entries of a transaction add up to zero."""
+
+    table: ClassVar[str] = "ledger_entry"
+    org_id: str
+    entry_id: str
+    transaction_id: str
+    seq: int
+    number: int
+    kind: str  # top_up | grant | hold | settle | release | expire | reverse
+    operation: str
+    account: str  # wash | credit | held | usage | breakage | overdraft
+    grant_id: str | None
+    hold_id: str | None
+    run_id: str | None
+    micro_ecu: int
+    reverses: str | None
+    member_id: str | None
+    mac: str
+    occurred_at: datetime
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClosedMonthRow:
+    """A month whose statement is closed, with its totals at that time."""
+
+    table: ClassVar[str] = "closed_month"
+    org_id: str
+    month: str  # YYYY-MM
+    closed_at: datetime
+    member_id: str
+    charges: int
+    provider_usd: Decimal
+    unpriced_charges: int
+    micro_ecu: int
+    recorded_at: datetime
+
+
+Row = (
+    ModelRow
+    | DatasetRow
+    | RunRow
+    | SampleRow
+    | AttemptRow
+    | VerdictRow
+    | ScoreRow
+    | ChargeRow
+    | ProbeRow
+    | CapabilityRow
+    | GrantRow
+    | LedgerEntryRow
+    | ClosedMonthRow
+)
 """Every kind of row."""
 
-KINDS: dict[str, type[Row]] = {
-    kind.table: kind
-    for kind in (ModelRow, DatasetRow, RunRow, SampleRow, AttemptRow, VerdictRow, ScoreRow, ChargeRow, ProbeRow, CapabilityRow)
-}
+KINDS: dict[str, type[Row]] = {kind.table: kind for kind in get_args(Row)}
 
 KEYS: dict[str, tuple[str, ...]] = {
     "model": ("org_id", "model_id"),
@@ -297,6 +376,9 @@ KEYS: dict[str, tuple[str, ...]] = {
     "charge": ("org_id", "charge_id"),
     "probe": ("org_id", "probe_id"),
     "capability": ("org_id", "probe_id", "capability"),
+    "credit_grant": ("org_id", "grant_id"),
+    "ledger_entry": ("org_id", "entry_id"),
+    "closed_month": ("org_id", "month"),
 }
 """The natural key of each table: a second arrival of the same key changes nothing, but for a higher `revision`."""
 

@@ -76,7 +76,7 @@ def test_a_database_of_another_version_is_refused_by_name(url, control):
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     with pytest.raises(ControlPlaneVersion) as caught:
         open_control(url)
-    assert caught.value.fields == {"found": "9999", "wanted": "0004"} and caught.value.hint
+    assert caught.value.fields == {"found": "9999", "wanted": "0005"} and caught.value.hint
 
 
 def test_an_empty_database_asks_for_init(tmp_path):

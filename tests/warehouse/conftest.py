@@ -20,6 +20,8 @@ def _value(kind, name):
     kinds = [one for one in get_args(kind) if one is not type(None)] or [kind]
     if get_origin(kind) is Literal:
         return get_args(kind)[0]
+    if get_origin(kinds[0]) is Literal:
+        return get_args(kinds[0])[0]
     match kinds[0]:
         case one if one is str:
             return f"{name} \u2028 \"quoted\" 'x'\n\t\U0001f600"
