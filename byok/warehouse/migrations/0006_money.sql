@@ -139,7 +139,7 @@ SELECT org_id, CAST(occurred_at AT TIME ZONE 'UTC' AS DATE) AS day, plane, role,
     count(*) FILTER (WHERE corrects IS NULL) AS charges,
     CAST(sum(quantity) FILTER (WHERE corrects IS NULL) AS BIGINT) AS quantity,
     sum(amount_usd) AS amount_usd,
-    count(*) FILTER (WHERE plane = 'provider' AND amount_usd IS NULL) - count(*) FILTER (WHERE corrects IS NOT NULL) AS unpriced_charges,
+    count(*) FILTER (WHERE plane = 'provider' AND amount_usd IS NULL) - count(*) FILTER (WHERE plane = 'provider' AND corrects IS NOT NULL) AS unpriced_charges,
     CAST(sum(amount_micro_ecu) AS BIGINT) AS amount_micro_ecu
 FROM main.charge GROUP BY ALL;
 COMMENT ON VIEW v1.daily_cost IS 'Both planes by day, role, model and SKU.';
@@ -160,7 +160,7 @@ CREATE OR REPLACE VIEW v1.bills AS
 SELECT org_id, run_id, plane,
     count(*) AS lines,
     sum(amount_usd) AS total_usd,
-    count(*) FILTER (WHERE plane = 'provider' AND amount_usd IS NULL) - count(*) FILTER (WHERE corrects IS NOT NULL) AS unpriced_charges,
+    count(*) FILTER (WHERE plane = 'provider' AND amount_usd IS NULL) - count(*) FILTER (WHERE plane = 'provider' AND corrects IS NOT NULL) AS unpriced_charges,
     CAST(sum(amount_micro_ecu) AS BIGINT) AS total_micro_ecu,
     -- multiplied, since DuckDB's division gives a DOUBLE
     CAST(CAST(sum(amount_micro_ecu) AS DECIMAL(24, 0)) * CAST(0.000001 AS DECIMAL(6, 6)) AS DECIMAL(30, 6)) AS total_ecu
@@ -179,7 +179,7 @@ CREATE OR REPLACE VIEW v1.leaderboard AS
 WITH cost AS (
     SELECT org_id, run_id,
         sum(amount_usd) FILTER (WHERE plane = 'provider') AS provider_usd,
-        count(*) FILTER (WHERE plane = 'provider' AND amount_usd IS NULL) - count(*) FILTER (WHERE corrects IS NOT NULL)
+        count(*) FILTER (WHERE plane = 'provider' AND amount_usd IS NULL) - count(*) FILTER (WHERE plane = 'provider' AND corrects IS NOT NULL)
             AS unpriced_charges,
         CAST(sum(amount_micro_ecu) FILTER (WHERE plane = 'ecu') AS BIGINT) AS micro_ecu
     FROM main.charge WHERE run_id IS NOT NULL GROUP BY org_id, run_id
@@ -231,7 +231,7 @@ SELECT org_id, billing_month AS month, plane, role, model_id, model_key, sku, ch
     count(*) AS charges,
     CAST(sum(quantity) FILTER (WHERE corrects IS NULL) AS BIGINT) AS quantity,
     sum(amount_usd) AS amount_usd,
-    count(*) FILTER (WHERE plane = 'provider' AND amount_usd IS NULL) - count(*) FILTER (WHERE corrects IS NOT NULL) AS unpriced_charges,
+    count(*) FILTER (WHERE plane = 'provider' AND amount_usd IS NULL) - count(*) FILTER (WHERE plane = 'provider' AND corrects IS NOT NULL) AS unpriced_charges,
     CAST(sum(amount_micro_ecu) AS BIGINT) AS amount_micro_ecu
 FROM v1.charges GROUP BY ALL;
 COMMENT ON VIEW v1.monthly_cost IS 'Both planes by month of the statement, role, model and SKU.';
@@ -257,7 +257,7 @@ WITH correct AS (
     SELECT org_id, run_id,
         sum(amount_usd) FILTER (WHERE role = 'candidate') AS candidate_usd,
         sum(amount_usd) AS provider_usd,
-        count(*) FILTER (WHERE plane = 'provider' AND amount_usd IS NULL) - count(*) FILTER (WHERE corrects IS NOT NULL) AS unpriced_charges,
+        count(*) FILTER (WHERE plane = 'provider' AND amount_usd IS NULL) - count(*) FILTER (WHERE plane = 'provider' AND corrects IS NOT NULL) AS unpriced_charges,
         CAST(sum(amount_micro_ecu) AS BIGINT) AS micro_ecu
     FROM main.charge WHERE run_id IS NOT NULL GROUP BY org_id, run_id
 )
@@ -385,7 +385,7 @@ COMMENT ON COLUMN v1.ledger.seq IS 'Number of the transaction in the organisatio
 COMMENT ON COLUMN v1.ledger.number IS 'Number of the entry in its transaction, from 1.';
 COMMENT ON COLUMN v1.ledger.kind IS 'top_up, grant, hold, settle, release, expire or reverse.';
 COMMENT ON COLUMN v1.ledger.operation IS 'What it was written for; the same operation is written once.';
-COMMENT ON COLUMN v1.ledger.account IS 'wash (the world outside), credit (what can be held), held, usage, breakage (expired) or overdraft.';
+COMMENT ON COLUMN v1.ledger.account IS 'wash (the world outside), credit (what can be held), held, usage, breakage (expired), overdraft (owed) or waived (borne by the platform).';
 COMMENT ON COLUMN v1.ledger.grant_id IS 'Grant of credit that the entry draws on or gives back to; NULL for wash and overdraft.';
 COMMENT ON COLUMN v1.ledger.hold_id IS 'Hold that it belongs to; NULL for top-ups, grants and expiries.';
 COMMENT ON COLUMN v1.ledger.run_id IS 'Run that it was for; NULL when there is none.';

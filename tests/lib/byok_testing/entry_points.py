@@ -15,12 +15,24 @@ from typing import Any
 from pydantic import SecretStr
 
 import byok
-from byok.access import BILLING_READ, MODELS_READ, MODELS_WRITE, ORG_ADMIN, RUNS_WRITE, Actor, GrantNotFound, MemberNotFound, TokenNotFound
+from byok.access import (
+    BILLING_READ,
+    BILLING_WRITE,
+    MODELS_READ,
+    MODELS_WRITE,
+    ORG_ADMIN,
+    RUNS_WRITE,
+    Actor,
+    GrantNotFound,
+    MemberNotFound,
+    TokenNotFound,
+)
 from byok.app import Services
 from byok.cli.main import app
 from byok.datasets import DatasetNotFound, Mapping
 from byok.grading import JudgeNotFound
 from byok.ids import new_id
+from byok.ledger import HoldNotFound, TransactionNotFound
 from byok.registry import Migration, ModelChanges, ModelNotFound, RegisterRequest, Rewrapper, SealedKey, stored_secrets
 from byok.runs import (
     EvaluationRequest,
@@ -224,6 +236,14 @@ def _grant_id(services: Services) -> str:
     return next(one.id for one in services.grants.list(services.actor))
 
 
+def _hold_id(services: Services) -> str:
+    return services.ledger.hold(services.actor, "first", 10).id
+
+
+def _top_up_id(services: Services) -> str:
+    return services.ledger.top_up(services.actor, 1_000_000, operation="first").id
+
+
 def _stranger_id(services: Services) -> str:
     return next(one.id for one in services.administration.tokens(services.actor) if one.email == "bystander@acme.example")
 
@@ -273,6 +293,18 @@ ACTS = {
     "Rewrapper.run": _act(lambda s, a: Rewrapper(s.control, s.keystore, s.audit).run(a), ORG_ADMIN, own_home=True),
     # Both stores are the same one here, so nothing would move; the command `vault migrate` moves keys for real.
     "Migration.run": _act(lambda s, a: Migration(s.control, s.keystore, s.keystore, s.audit).run(a), ORG_ADMIN),
+    "Ledger.top_up": _act(lambda s, a: s.ledger.top_up(a, 1_000_000), BILLING_WRITE),
+    "Ledger.reverse": _act(lambda s, a: s.ledger.reverse(a, _top_up_id(s), "mistaken"), BILLING_WRITE, from_rival=TransactionNotFound),
+    "Ledger.change_settings": _act(lambda s, a: s.ledger.change_settings(a, overdraft_limit=5), BILLING_WRITE),
+    "Ledger.hold": _act(lambda s, a: s.ledger.hold(a, new_id(), 5), RUNS_WRITE),
+    "Ledger.settle": _act(lambda s, a: s.ledger.settle(a, _hold_id(s), 5), RUNS_WRITE, from_rival=HoldNotFound),
+    "Ledger.release": _act(lambda s, a: s.ledger.release(a, _hold_id(s)), RUNS_WRITE, from_rival=HoldNotFound),
+    "LedgerReader.balance": _act(lambda s, a: s.ledger.balance(a), BILLING_READ),
+    "LedgerReader.transactions": _act(lambda s, a: s.ledger.transactions(a), BILLING_READ),
+    "LedgerReader.settlements": _act(lambda s, a: s.ledger.settlements(a, new_id()), BILLING_READ),
+    "LedgerReader.open_holds": _act(lambda s, a: s.ledger.open_holds(a, new_id()), RUNS_WRITE),
+    "LedgerReader.holds": _act(lambda s, a: s.ledger.holds(a, new_id()), RUNS_WRITE),
+    "LedgerReader.verify": _act(lambda s, a: s.ledger.verify(a), BILLING_READ),
     "Datasets.add": _act(lambda s, a: s.datasets.add(a, "e", s.home.root.parent / "questions.jsonl", Mapping()), RUNS_WRITE),
     "Datasets.list": _act(lambda s, a: s.datasets.list(a), MODELS_READ),
     "Datasets.get": _act(lambda s, a: s.datasets.get(a, "d"), MODELS_READ, from_rival=DatasetNotFound),

@@ -1,0 +1,49 @@
+"""The ECU ledger: what organisations have bought, hold and have used of the platform's work, in a double-entry journal.
+
+Public face:
+    Ledger: Top up, hold, settle, release, reverse, verify.
+    ship: Bring its entries to the warehouse.
+    Balance, Hold, Transaction, Leg, Credit, Verified: What it tells.
+    BalanceTooLow, OperationConflict, HoldNotFound, HoldClosed, TransactionNotFound, NotReversible, BadGrantOfCredit, BadLedgerSetting: What
+        can go wrong.
+"""
+
+from byok.ledger.books import OVERDRAFT_LIMIT, THRESHOLDS
+from byok.ledger.chain import Leg, Transaction
+from byok.ledger.draw import Credit
+from byok.ledger.errors import (
+    BadGrantOfCredit,
+    BadLedgerSetting,
+    BalanceTooLow,
+    HoldClosed,
+    HoldNotFound,
+    NotReversible,
+    OperationConflict,
+    TransactionNotFound,
+)
+from byok.ledger.reading import Balance, Hold
+from byok.ledger.service import HOLD_LIFETIME, Ledger
+from byok.ledger.shipping import ship
+from byok.ledger.verify import Verified
+
+__all__ = [
+    "HOLD_LIFETIME",
+    "OVERDRAFT_LIMIT",
+    "THRESHOLDS",
+    "BadGrantOfCredit",
+    "BadLedgerSetting",
+    "Balance",
+    "BalanceTooLow",
+    "Credit",
+    "Hold",
+    "HoldClosed",
+    "HoldNotFound",
+    "Ledger",
+    "Leg",
+    "NotReversible",
+    "OperationConflict",
+    "Transaction",
+    "TransactionNotFound",
+    "Verified",
+    "ship",
+]
