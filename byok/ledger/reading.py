@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, select
+from sqlalchemy import ColumnElement, Connection, Row, func, select
 
 from byok.access import BILLING_READ, RUNS_WRITE, Actor, require
 from byok.access.heads import Heads
 from byok.clock import utcnow
 from byok.control import ControlPlane
-from byok.control.tables import ledger_grant, ledger_hold, ledger_transaction
+from byok.control.tables import ledger_entry, ledger_grant, ledger_hold, ledger_transaction
 from byok.ledger.books import NOTHING, account_of, credit_of, read_transaction
 from byok.ledger.chain import Transaction
 from byok.ledger.draw import Credit, in_order
@@ -93,14 +93,20 @@ class LedgerReader:
         back = {one.reverses for one in found}
         return [one for one in found if one.kind == "settle" and one.id not in back]
 
-    def open_holds(self, actor: Actor, run_id: str) -> list[Hold]:
-        """The holds of a run that are neither settled, nor released, nor lapsed.
+    def settled(self, actor: Actor, run_id: str) -> int:
+        """Micro-ECU that a run was settled with by now, less what was taken back.
 
         Raises:
             NotPermitted: The actor lacks `runs:write`.
         """
-        require(actor, RUNS_WRITE, "ledger.holds")
-        return [hold for hold in self._holds(actor.org_id, run_id) if hold.state == "open"]
+        require(actor, RUNS_WRITE, "ledger.settled")
+        used = (
+            select(func.coalesce(func.sum(ledger_entry.c.micro_ecu), 0))
+            .join(ledger_transaction, ledger_transaction.c.id == ledger_entry.c.transaction_id)
+            .where(ledger_transaction.c.org_id == actor.org_id, ledger_transaction.c.run_id == run_id, ledger_entry.c.account == "usage")
+        )
+        with self._control.read() as connection:
+            return int(connection.execute(used).scalar_one())
 
     def holds(self, actor: Actor, run_id: str) -> list[Hold]:
         """All holds of a run, in their order.

@@ -45,6 +45,7 @@ from byok.runs import (
     change_run,
     close_run,
     embed_shard,
+    estimate_run,
     finish_run,
     judge_shard,
     open_run,
@@ -302,7 +303,7 @@ ACTS = {
     "LedgerReader.balance": _act(lambda s, a: s.ledger.balance(a), BILLING_READ),
     "LedgerReader.transactions": _act(lambda s, a: s.ledger.transactions(a), BILLING_READ),
     "LedgerReader.settlements": _act(lambda s, a: s.ledger.settlements(a, new_id()), BILLING_READ),
-    "LedgerReader.open_holds": _act(lambda s, a: s.ledger.open_holds(a, new_id()), RUNS_WRITE),
+    "LedgerReader.settled": _act(lambda s, a: s.ledger.settled(a, new_id()), RUNS_WRITE),
     "LedgerReader.holds": _act(lambda s, a: s.ledger.holds(a, new_id()), RUNS_WRITE),
     "LedgerReader.verify": _act(lambda s, a: s.ledger.verify(a), BILLING_READ),
     "Datasets.add": _act(lambda s, a: s.datasets.add(a, "e", s.home.root.parent / "questions.jsonl", Mapping()), RUNS_WRITE),
@@ -316,6 +317,7 @@ ACTS = {
     "start_run": _act(
         lambda s, a: start_run(replace(s, actor=a), _EVALUATION, new_id()), MODELS_READ, RUNS_WRITE, from_rival=ModelNotFound
     ),
+    "estimate_run": _act(lambda s, a: estimate_run(replace(s, actor=a), _EVALUATION), MODELS_READ, from_rival=ModelNotFound),
     "open_run": _act(_run(open_run, "run.resume"), RUNS_WRITE, from_rival=RunUnknown),
     "resume_run": _act(_run(resume_run), RUNS_WRITE, from_rival=RunUnknown),
     "change_run": _act(_run(change_run, Resumption(max_requests=1000)), RUNS_WRITE, from_rival=RunUnknown),
@@ -340,8 +342,12 @@ NO_SCOPE_NEEDED = {
     "FrontDoor.register": "as Grants.take",
     "FrontDoor.rotate": "as Grants.take",
     **dict.fromkeys(
-        ("answer_rows", "begin", "earlier_answers", "earlier_verdicts", "open_stage", "seal", "seal_all"),
-        "is a part of start_run, resume_run, answer_shard, embed_shard, judge_shard, probe_models or close_run, which have asked",
+        (
+            *("answer_rows", "begin", "earlier_answers", "earlier_verdicts", "estimate", "hold_credit", "open_stage", "plan_run", "seal"),
+            *("seal_all", "settle_credit"),
+        ),
+        "is a part of start_run, estimate_run, resume_run, bill_run, answer_shard, embed_shard, judge_shard, probe_models or close_run, "
+        "which have asked",
     ),
     "Standing.record": "counts a check that another service has allowed",
     "Lookup.check_sealed": "only refuses; the front door asks it before it takes a grant",
