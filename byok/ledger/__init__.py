@@ -2,12 +2,15 @@
 
 Public face:
     Ledger: Top up, hold, settle, release, reverse, verify.
+    mismatches: Runs whose bill and ledger differ.
     ship: Bring its entries to the warehouse.
+    Alert, take_alerts: Warnings that credit is low.
     Balance, Hold, Transaction, Leg, Credit, Verified: What it tells.
     BalanceTooLow, OperationConflict, HoldNotFound, HoldClosed, TransactionNotFound, NotReversible, BadGrantOfCredit, BadLedgerSetting: What
         can go wrong.
 """
 
+from byok.ledger.alerts import Alert, take_alerts
 from byok.ledger.books import OVERDRAFT_LIMIT, THRESHOLDS
 from byok.ledger.chain import Leg, Transaction
 from byok.ledger.draw import Credit
@@ -24,12 +27,14 @@ from byok.ledger.errors import (
 from byok.ledger.reading import Balance, Hold
 from byok.ledger.service import HOLD_LIFETIME, Ledger
 from byok.ledger.shipping import ship
+from byok.ledger.ties import Mismatch, mismatches
 from byok.ledger.verify import Verified
 
 __all__ = [
     "HOLD_LIFETIME",
     "OVERDRAFT_LIMIT",
     "THRESHOLDS",
+    "Alert",
     "BadGrantOfCredit",
     "BadLedgerSetting",
     "Balance",
@@ -40,10 +45,13 @@ __all__ = [
     "HoldNotFound",
     "Ledger",
     "Leg",
+    "Mismatch",
     "NotReversible",
     "OperationConflict",
     "Transaction",
     "TransactionNotFound",
     "Verified",
+    "mismatches",
     "ship",
+    "take_alerts",
 ]

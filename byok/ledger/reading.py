@@ -94,7 +94,7 @@ class LedgerReader:
         return [one for one in found if one.kind == "settle" and one.id not in back]
 
     def settled(self, actor: Actor, run_id: str) -> int:
-        """Micro-ECU that a run was settled with by now, less what was taken back.
+        """Micro-ECU that a run was settled with by now. What was taken back counts too: it is not due again.
 
         Raises:
             NotPermitted: The actor lacks `runs:write`.

@@ -211,6 +211,21 @@ class Ledger(LedgerReader):
             books.close_hold(row, "released")
             return books.post("release", operation, body, books.back(books.parts_of(hold_id)), hold_id=hold_id, run_id=row.run_id)
 
+    def reverse_credit(self, actor: Actor, transaction_id: str, reason: str) -> Transaction:
+        """Take a top-up or a grant back (see `reverse`), and nothing else: a settlement alone would leave the bill of its run as it is.
+
+        Raises:
+            NotPermitted: The actor lacks `billing:write`.
+            TransactionNotFound: There is none.
+            NotReversible: It is of another kind, or its credit is no longer there.
+        """
+        require(actor, BILLING_WRITE, "ledger.reverse")
+        with self._control.read() as connection:
+            kind = self._transaction(connection, actor.org_id, transaction_id).kind
+        if kind == "settle":
+            raise NotReversible("this is what a run was charged", hint="byok bill refund RUN takes it back, with the lines of its bill")
+        return self.reverse(actor, transaction_id, reason)
+
     def reverse(self, actor: Actor, transaction_id: str, reason: str) -> Transaction:
         """Take a top-up or a settlement back, by entries that mirror it.
 

@@ -85,7 +85,8 @@ def start_run(services: Services, request: EvaluationRequest, flow_run_id: str) 
     if (folder.path / "plan.json").exists():
         return begin(services, folder, folder.plan())
     plan = plan_run(services, request, flow_run_id)
-    check_approval(estimate(services, plan), request)
+    if not request.approved:
+        check_approval(estimate(services, plan), request)
     return begin(services, folder, folder.write_plan(plan))
 
 

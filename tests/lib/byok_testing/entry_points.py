@@ -36,6 +36,7 @@ from byok.ledger import HoldNotFound, TransactionNotFound
 from byok.registry import Migration, ModelChanges, ModelNotFound, RegisterRequest, Rewrapper, SealedKey, stored_secrets
 from byok.runs import (
     EvaluationRequest,
+    NothingToRefund,
     Resumption,
     RunNotGoing,
     RunUnknown,
@@ -50,6 +51,7 @@ from byok.runs import (
     judge_shard,
     open_run,
     probe_models,
+    refund_run,
     resume_run,
     start_run,
 )
@@ -296,6 +298,9 @@ ACTS = {
     "Migration.run": _act(lambda s, a: Migration(s.control, s.keystore, s.keystore, s.audit).run(a), ORG_ADMIN),
     "Ledger.top_up": _act(lambda s, a: s.ledger.top_up(a, 1_000_000), BILLING_WRITE),
     "Ledger.reverse": _act(lambda s, a: s.ledger.reverse(a, _top_up_id(s), "mistaken"), BILLING_WRITE, from_rival=TransactionNotFound),
+    "Ledger.reverse_credit": _act(
+        lambda s, a: s.ledger.reverse_credit(a, _top_up_id(s), "mistaken"), BILLING_WRITE, from_rival=TransactionNotFound
+    ),
     "Ledger.change_settings": _act(lambda s, a: s.ledger.change_settings(a, overdraft_limit=5), BILLING_WRITE),
     "Ledger.hold": _act(lambda s, a: s.ledger.hold(a, new_id(), 5), RUNS_WRITE),
     "Ledger.settle": _act(lambda s, a: s.ledger.settle(a, _hold_id(s), 5), RUNS_WRITE, from_rival=HoldNotFound),
@@ -318,6 +323,7 @@ ACTS = {
         lambda s, a: start_run(replace(s, actor=a), _EVALUATION, new_id()), MODELS_READ, RUNS_WRITE, from_rival=ModelNotFound
     ),
     "estimate_run": _act(lambda s, a: estimate_run(replace(s, actor=a), _EVALUATION), MODELS_READ, from_rival=ModelNotFound),
+    "refund_run": _act(_run(refund_run, "mistaken"), BILLING_READ, BILLING_WRITE, from_rival=NothingToRefund),
     "open_run": _act(_run(open_run, "run.resume"), RUNS_WRITE, from_rival=RunUnknown),
     "resume_run": _act(_run(resume_run), RUNS_WRITE, from_rival=RunUnknown),
     "change_run": _act(_run(change_run, Resumption(max_requests=1000)), RUNS_WRITE, from_rival=RunUnknown),
@@ -344,7 +350,7 @@ NO_SCOPE_NEEDED = {
     **dict.fromkeys(
         (
             *("answer_rows", "begin", "earlier_answers", "earlier_verdicts", "estimate", "hold_credit", "open_stage", "plan_run", "seal"),
-            *("seal_all", "settle_credit"),
+            *("seal_all", "settle_credit", "tell_warnings"),
         ),
         "is a part of start_run, estimate_run, resume_run, bill_run, answer_shard, embed_shard, judge_shard, probe_models or close_run, "
         "which have asked",
