@@ -103,7 +103,8 @@ class LedgerReader:
         used = (
             select(func.coalesce(func.sum(ledger_entry.c.micro_ecu), 0))
             .join(ledger_transaction, ledger_transaction.c.id == ledger_entry.c.transaction_id)
-            .where(ledger_transaction.c.org_id == actor.org_id, ledger_transaction.c.run_id == run_id, ledger_entry.c.account == "usage")
+            .where(ledger_transaction.c.org_id == actor.org_id, ledger_transaction.c.run_id == run_id)
+            .where(ledger_transaction.c.kind == "settle", ledger_entry.c.account == "usage")
         )
         with self._control.read() as connection:
             return int(connection.execute(used).scalar_one())
