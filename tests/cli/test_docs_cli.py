@@ -23,7 +23,7 @@ COMMANDS = [
     *(f"judge {one}" for one in ("create", "list", "show")),
     "evaluate",
     *(f"run {one}" for one in ("list", "show", "resume", "watch", "pause", "continue", "cancel")),
-    *("bill show", "report", "sql", "sandbox serve", "sandbox profiles", "up", "demo", "doctor"),
+    *("bill show", "report", "sql", "schema show", "sandbox serve", "sandbox profiles", "up", "demo", "doctor"),
 ]
 
 
