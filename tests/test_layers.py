@@ -17,7 +17,7 @@ LAYERS = [
     ["access"],
     ["keystore", "warehouse.rows", "engine.plan"],
     ["warehouse"],
-    ["billing"],
+    ["billing", "ledger"],
     ["endpoint"],
     ["registry"],
     ["datasets"],

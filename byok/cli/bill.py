@@ -14,7 +14,20 @@ from byok.cli.output import Json, cell, emit, note
 from byok.money import ecu, plain
 from byok.reporting import find_run
 
-app = App(name="bill", help="Show the two bills of a run.")
+app = App(name="bill", help="The two bills: of runs and months, the ECU balance and its ledger.")
+
+_COMMANDS = {
+    "balance": ("byok.cli.ledger:balance", "Show the ECU balance, and the credit that it is made of."),
+    "topup": ("byok.cli.ledger:topup", "Add ECU to the balance."),
+    "ledger": ("byok.cli.ledger:ledger", "List the transactions of the ledger with their entries."),
+    "verify": ("byok.cli.ledger:verify", "Check that the ledger is whole, and says the same as the bills."),
+    "reverse": ("byok.cli.ledger:reverse", "Take a top-up back, of which nothing was used."),
+    "refund": ("byok.cli.ledger:refund", "Take back what the platform charged for a run."),
+    "settings": ("byok.cli.ledger:settings", "Show or change the overdraft, and when and where to warn."),
+}
+
+for _name, (_path, _help) in _COMMANDS.items():
+    app.command(_path, name=_name, help=_help)
 
 
 @app.command

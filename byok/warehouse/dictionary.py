@@ -45,8 +45,8 @@ _SUMS = {
     "cost_score": "run_id started_at model_id model_key dataset_id dataset_name dataset_version grader metric planned scored"
     " unpriced_charges",
     "unpriced_usage": "month role sku reason charges first_at last_at",
-    "balance": "available_micro_ecu held_micro_ecu used_micro_ecu expired_micro_ecu granted_micro_ecu overdrawn_micro_ecu available_ecu"
-    " seq as_of",
+    "balance": "available_micro_ecu held_micro_ecu used_micro_ecu expired_micro_ecu granted_micro_ecu overdrawn_micro_ecu waived_micro_ecu"
+    " available_ecu seq as_of",
 }
 """Columns that are never NULL in the views that reckon something; `org_id` is one of them everywhere."""
 

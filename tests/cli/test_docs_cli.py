@@ -21,9 +21,11 @@ COMMANDS = [
     "endpoint check",
     *(f"dataset {one}" for one in ("add", "list", "show")),
     *(f"judge {one}" for one in ("create", "list", "show")),
+    "estimate",
     "evaluate",
     *(f"run {one}" for one in ("list", "show", "resume", "watch", "pause", "continue", "cancel")),
-    *("bill show", "report", "sql", "schema show", "sandbox serve", "sandbox profiles", "up", "demo", "doctor"),
+    *(f"bill {one}" for one in ("show", "balance", "topup", "ledger", "verify", "reverse", "refund", "settings")),
+    *("report", "sql", "schema show", "sandbox serve", "sandbox profiles", "up", "demo", "doctor"),
 ]
 
 

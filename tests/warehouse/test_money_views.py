@@ -438,5 +438,28 @@ def test_what_is_available_held_used_and_lost_is_what_was_granted(load, book, cr
     assert query("SELECT used_micro_ecu FROM v1.grants") == [(900,)]
 
 
+def test_what_is_beyond_the_overdraft_is_waived_and_an_overdraft_is_paid_from_any_grant(load, book, credit):
+    """Credit that a release gives back pays what is owed, from the grant that it comes from."""
+    query = load(
+        *(credit(grant, 100) for grant in ("g1", "g2")),
+        *book("grant", ("wash", -100, None), ("credit", 100, "g1")),
+        *book("grant", ("wash", -100, None), ("credit", 100, "g2")),
+        *book("hold", ("credit", -100, "g1"), ("held", 100, "g1"), run_id="run-1"),
+        *book("hold", ("credit", -100, "g2"), ("held", 100, "g2"), run_id="run-2"),
+        *book(
+            "settle",
+            *(("held", -100, "g1"), ("usage", 100, "g1"), ("overdraft", -30, None), ("waived", -20, None), ("usage", 50, None)),
+            run_id="run-1",
+        ),
+        *book("release", ("held", -100, "g2"), ("credit", 100, "g2"), ("credit", -30, "g2"), ("overdraft", 30, None), run_id="run-2"),
+    )
+    assert query(GRANTS) == [("g1", 100, 0, 0, 100, 0, 0, 0), ("g2", 100, 70, 0, 0, 0, 30, 0)]
+    assert query(BALANCE)[0][:6] == (70, 0, 150, 0, 200, 0)
+    assert query(
+        "SELECT waived_micro_ecu, available_micro_ecu + held_micro_ecu + used_micro_ecu + expired_micro_ecu"
+        " = granted_micro_ecu + waived_micro_ecu FROM v1.balance"
+    ) == [(20, True)]
+
+
 def test_a_ledger_without_entries_has_no_balance(load):
     assert load()(BALANCE) == []

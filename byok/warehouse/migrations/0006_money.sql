@@ -379,23 +379,22 @@ WITH moved AS (
         CAST(coalesce(sum(micro_ecu) FILTER (WHERE account = 'usage'), 0) AS BIGINT) AS used_micro_ecu,
         CAST(coalesce(sum(micro_ecu) FILTER (WHERE account = 'breakage'), 0) AS BIGINT) AS expired_micro_ecu
     FROM main.ledger_entry WHERE grant_id IS NOT NULL GROUP BY org_id, grant_id
-), made AS (
-    -- the transactions that bring a grant in or take it back: they alone touch wash
-    SELECT org_id, max(grant_id) AS grant_id,
-        coalesce(sum(micro_ecu) FILTER (WHERE account = 'overdraft'), 0) AS overdraft_micro_ecu,
-        coalesce(sum(micro_ecu) FILTER (WHERE account = 'wash' AND kind = 'reverse'), 0) AS reversed_micro_ecu
-    FROM main.ledger_entry GROUP BY org_id, transaction_id HAVING bool_or(account = 'wash')
-), paid AS (
-    SELECT org_id, grant_id, CAST(sum(overdraft_micro_ecu) AS BIGINT) AS overdraft_micro_ecu,
-        CAST(sum(reversed_micro_ecu) AS BIGINT) AS reversed_micro_ecu
-    FROM made GROUP BY org_id, grant_id
+), reversed AS (
+    SELECT org_id, grant_id, CAST(sum(micro_ecu) AS BIGINT) AS micro_ecu
+    FROM (
+        SELECT org_id, max(grant_id) AS grant_id, sum(micro_ecu) FILTER (WHERE account = 'wash') AS micro_ecu
+        FROM main.ledger_entry WHERE kind = 'reverse' GROUP BY org_id, transaction_id HAVING bool_or(account = 'wash')
+    ) GROUP BY org_id, grant_id
 )
 SELECT g.org_id, g.grant_id, g.kind, g.priority, g.micro_ecu, g.paid_usd, g.note, g.effective_at, g.expires_at, g.created_at,
     m.available_micro_ecu, m.held_micro_ecu, m.used_micro_ecu, m.expired_micro_ecu,
-    p.overdraft_micro_ecu, p.reversed_micro_ecu
+    -- entries move a grant's credit between its own accounts, but for a reversal and for what pays an overdraft
+    g.micro_ecu - m.available_micro_ecu - m.held_micro_ecu - m.used_micro_ecu - m.expired_micro_ecu - coalesce(r.micro_ecu, 0)
+        AS overdraft_micro_ecu,
+    CASE WHEN m.grant_id IS NOT NULL THEN coalesce(r.micro_ecu, 0) END AS reversed_micro_ecu
 FROM main.credit_grant g
 LEFT JOIN moved m ON m.org_id = g.org_id AND m.grant_id = g.grant_id
-LEFT JOIN paid p ON p.org_id = g.org_id AND p.grant_id = g.grant_id;
+LEFT JOIN reversed r ON r.org_id = g.org_id AND r.grant_id = g.grant_id;
 COMMENT ON VIEW v1.grants IS 'Credit of the organisation: what was bought or given, and what became of it; available, held, used, expired, overdraft and reversed add up to micro_ecu.';
 COMMENT ON COLUMN v1.grants.org_id IS 'Organisation that the row belongs to.';
 COMMENT ON COLUMN v1.grants.grant_id IS 'Grant of credit; UUID.';
@@ -411,7 +410,7 @@ COMMENT ON COLUMN v1.grants.available_micro_ecu IS 'What is left of it and not h
 COMMENT ON COLUMN v1.grants.held_micro_ecu IS 'What runs that are under way hold of it, in micro-ECU.';
 COMMENT ON COLUMN v1.grants.used_micro_ecu IS 'What runs have used of it, in micro-ECU.';
 COMMENT ON COLUMN v1.grants.expired_micro_ecu IS 'What was lost when it expired, in micro-ECU.';
-COMMENT ON COLUMN v1.grants.overdraft_micro_ecu IS 'What of it paid at once for what runs had used beyond the credit there was, in micro-ECU.';
+COMMENT ON COLUMN v1.grants.overdraft_micro_ecu IS 'What of it paid for what runs had used beyond the credit there was, in micro-ECU.';
 COMMENT ON COLUMN v1.grants.reversed_micro_ecu IS 'What of it was taken back, in micro-ECU.';
 
 CREATE VIEW v1.ledger AS
@@ -426,8 +425,8 @@ COMMENT ON COLUMN v1.ledger.seq IS 'Number of the transaction in the organisatio
 COMMENT ON COLUMN v1.ledger.number IS 'Number of the entry in its transaction, from 1.';
 COMMENT ON COLUMN v1.ledger.kind IS 'top_up, grant, hold, settle, release, expire or reverse.';
 COMMENT ON COLUMN v1.ledger.operation IS 'What it was written for; the same operation is written once.';
-COMMENT ON COLUMN v1.ledger.account IS 'wash (the world outside), credit (what can be held), held, usage, breakage (expired) or overdraft.';
-COMMENT ON COLUMN v1.ledger.grant_id IS 'Grant of credit that the entry draws on or gives back to; NULL for wash and overdraft.';
+COMMENT ON COLUMN v1.ledger.account IS 'wash (the world outside), credit (what can be held), held, usage, breakage (expired), overdraft (owed) or waived (borne by the platform).';
+COMMENT ON COLUMN v1.ledger.grant_id IS 'Grant of credit that the entry draws on or gives back to; NULL for wash, overdraft, waived, and for usage that no credit covered.';
 COMMENT ON COLUMN v1.ledger.hold_id IS 'Hold that it belongs to; NULL for top-ups, grants and expiries.';
 COMMENT ON COLUMN v1.ledger.run_id IS 'Run that it was for; NULL when there is none.';
 COMMENT ON COLUMN v1.ledger.micro_ecu IS 'Amount in micro-ECU; what goes into an account is positive.';
@@ -445,13 +444,14 @@ SELECT org_id,
     CAST(coalesce(sum(micro_ecu) FILTER (WHERE account = 'breakage'), 0) AS BIGINT) AS expired_micro_ecu,
     CAST(-coalesce(sum(micro_ecu) FILTER (WHERE account = 'wash'), 0) AS BIGINT) AS granted_micro_ecu,
     CAST(-coalesce(sum(micro_ecu) FILTER (WHERE account = 'overdraft'), 0) AS BIGINT) AS overdrawn_micro_ecu,
+    CAST(-coalesce(sum(micro_ecu) FILTER (WHERE account = 'waived'), 0) AS BIGINT) AS waived_micro_ecu,
     -- multiplied, since DuckDB's division gives a DOUBLE
     CAST(CAST(coalesce(sum(micro_ecu) FILTER (WHERE account IN ('credit', 'overdraft')), 0) AS DECIMAL(24, 0))
         * CAST(0.000001 AS DECIMAL(6, 6)) AS DECIMAL(30, 6)) AS available_ecu,
     max(seq) AS seq,
     max(occurred_at) AS as_of
 FROM main.ledger_entry GROUP BY org_id;
-COMMENT ON VIEW v1.balance IS 'The ECU balance of the organisation, added up from the ledger.';
+COMMENT ON VIEW v1.balance IS 'The ECU balance of the organisation, added up from the ledger: available, held, used and expired are what was granted and what was waived.';
 COMMENT ON COLUMN v1.balance.org_id IS 'Organisation that the row belongs to.';
 COMMENT ON COLUMN v1.balance.available_micro_ecu IS 'What new runs can hold, in micro-ECU; negative when overdrawn.';
 COMMENT ON COLUMN v1.balance.held_micro_ecu IS 'What runs under way hold, in micro-ECU.';
@@ -459,6 +459,7 @@ COMMENT ON COLUMN v1.balance.used_micro_ecu IS 'What runs have used, in micro-EC
 COMMENT ON COLUMN v1.balance.expired_micro_ecu IS 'What was lost with expired grants, in micro-ECU.';
 COMMENT ON COLUMN v1.balance.granted_micro_ecu IS 'All that was bought or given, in micro-ECU.';
 COMMENT ON COLUMN v1.balance.overdrawn_micro_ecu IS 'What runs used beyond the credit there was, and is not paid yet, in micro-ECU.';
+COMMENT ON COLUMN v1.balance.waived_micro_ecu IS 'What runs used beyond the limit of the overdraft too, which the platform bears, in micro-ECU.';
 COMMENT ON COLUMN v1.balance.available_ecu IS 'available_micro_ecu in ECU.';
 COMMENT ON COLUMN v1.balance.seq IS 'Number of the last transaction.';
 COMMENT ON COLUMN v1.balance.as_of IS 'When that was (UTC).';

@@ -15,15 +15,28 @@ from typing import Any
 from pydantic import SecretStr
 
 import byok
-from byok.access import BILLING_READ, MODELS_READ, MODELS_WRITE, ORG_ADMIN, RUNS_WRITE, Actor, GrantNotFound, MemberNotFound, TokenNotFound
+from byok.access import (
+    BILLING_READ,
+    BILLING_WRITE,
+    MODELS_READ,
+    MODELS_WRITE,
+    ORG_ADMIN,
+    RUNS_WRITE,
+    Actor,
+    GrantNotFound,
+    MemberNotFound,
+    TokenNotFound,
+)
 from byok.app import Services
 from byok.cli.main import app
 from byok.datasets import DatasetNotFound, Mapping
 from byok.grading import JudgeNotFound
 from byok.ids import new_id
+from byok.ledger import HoldNotFound, TransactionNotFound
 from byok.registry import Migration, ModelChanges, ModelNotFound, RegisterRequest, Rewrapper, SealedKey, stored_secrets
 from byok.runs import (
     EvaluationRequest,
+    NothingToRefund,
     Resumption,
     RunNotGoing,
     RunUnknown,
@@ -33,10 +46,12 @@ from byok.runs import (
     change_run,
     close_run,
     embed_shard,
+    estimate_run,
     finish_run,
     judge_shard,
     open_run,
     probe_models,
+    refund_run,
     resume_run,
     start_run,
 )
@@ -225,6 +240,14 @@ def _grant_id(services: Services) -> str:
     return next(one.id for one in services.grants.list(services.actor))
 
 
+def _hold_id(services: Services) -> str:
+    return services.ledger.hold(services.actor, "first", 10).id
+
+
+def _top_up_id(services: Services) -> str:
+    return services.ledger.top_up(services.actor, 1_000_000, operation="first").id
+
+
 def _stranger_id(services: Services) -> str:
     return next(one.id for one in services.administration.tokens(services.actor) if one.email == "bystander@acme.example")
 
@@ -274,6 +297,21 @@ ACTS = {
     "Rewrapper.run": _act(lambda s, a: Rewrapper(s.control, s.keystore, s.audit).run(a), ORG_ADMIN, own_home=True),
     # Both stores are the same one here, so nothing would move; the command `vault migrate` moves keys for real.
     "Migration.run": _act(lambda s, a: Migration(s.control, s.keystore, s.keystore, s.audit).run(a), ORG_ADMIN),
+    "Ledger.top_up": _act(lambda s, a: s.ledger.top_up(a, 1_000_000), BILLING_WRITE),
+    "Ledger.reverse": _act(lambda s, a: s.ledger.reverse(a, _top_up_id(s), "mistaken"), BILLING_WRITE, from_rival=TransactionNotFound),
+    "Ledger.reverse_credit": _act(
+        lambda s, a: s.ledger.reverse_credit(a, _top_up_id(s), "mistaken"), BILLING_WRITE, from_rival=TransactionNotFound
+    ),
+    "Ledger.change_settings": _act(lambda s, a: s.ledger.change_settings(a, overdraft_limit=5), BILLING_WRITE),
+    "Ledger.hold": _act(lambda s, a: s.ledger.hold(a, new_id(), 5), RUNS_WRITE),
+    "Ledger.settle": _act(lambda s, a: s.ledger.settle(a, _hold_id(s), 5), RUNS_WRITE, from_rival=HoldNotFound),
+    "Ledger.release": _act(lambda s, a: s.ledger.release(a, _hold_id(s)), RUNS_WRITE, from_rival=HoldNotFound),
+    "LedgerReader.balance": _act(lambda s, a: s.ledger.balance(a), BILLING_READ),
+    "LedgerReader.transactions": _act(lambda s, a: s.ledger.transactions(a), BILLING_READ),
+    "LedgerReader.settlements": _act(lambda s, a: s.ledger.settlements(a, new_id()), BILLING_READ),
+    "LedgerReader.settled": _act(lambda s, a: s.ledger.settled(a, new_id()), RUNS_WRITE),
+    "LedgerReader.holds": _act(lambda s, a: s.ledger.holds(a, new_id()), RUNS_WRITE),
+    "LedgerReader.verify": _act(lambda s, a: s.ledger.verify(a), BILLING_READ),
     "Datasets.add": _act(lambda s, a: s.datasets.add(a, "e", s.home.root.parent / "questions.jsonl", Mapping()), RUNS_WRITE),
     "Datasets.list": _act(lambda s, a: s.datasets.list(a), MODELS_READ),
     "Datasets.get": _act(lambda s, a: s.datasets.get(a, "d"), MODELS_READ, from_rival=DatasetNotFound),
@@ -285,6 +323,8 @@ ACTS = {
     "start_run": _act(
         lambda s, a: start_run(replace(s, actor=a), _EVALUATION, new_id()), MODELS_READ, RUNS_WRITE, from_rival=ModelNotFound
     ),
+    "estimate_run": _act(lambda s, a: estimate_run(replace(s, actor=a), _EVALUATION), MODELS_READ, from_rival=ModelNotFound),
+    "refund_run": _act(_run(refund_run, "mistaken"), BILLING_READ, BILLING_WRITE, from_rival=NothingToRefund),
     "open_run": _act(_run(open_run, "run.resume"), RUNS_WRITE, from_rival=RunUnknown),
     "resume_run": _act(_run(resume_run), RUNS_WRITE, from_rival=RunUnknown),
     "change_run": _act(_run(change_run, Resumption(max_requests=1000)), RUNS_WRITE, from_rival=RunUnknown),
@@ -309,8 +349,12 @@ NO_SCOPE_NEEDED = {
     "FrontDoor.register": "as Grants.take",
     "FrontDoor.rotate": "as Grants.take",
     **dict.fromkeys(
-        ("answer_rows", "begin", "earlier_answers", "earlier_verdicts", "open_stage", "seal", "seal_all"),
-        "is a part of start_run, resume_run, answer_shard, embed_shard, judge_shard, probe_models or close_run, which have asked",
+        (
+            *("answer_rows", "begin", "earlier_answers", "earlier_verdicts", "estimate", "hold_credit", "open_stage", "plan_run", "seal"),
+            *("seal_all", "settle_credit", "tell_warnings"),
+        ),
+        "is a part of start_run, estimate_run, resume_run, bill_run, answer_shard, embed_shard, judge_shard, probe_models or close_run, "
+        "which have asked",
     ),
     "Standing.record": "counts a check that another service has allowed",
     "Lookup.check_sealed": "only refuses; the front door asks it before it takes a grant",

@@ -26,6 +26,7 @@ from byok.control.tables import token
 from byok.datasets import Mapping
 from byok.home import Home
 from byok.ids import new_id
+from byok.ledger import ship
 from byok.registry import RegisterRequest
 from byok.runs import EvaluationRequest, answer_shard, bill_run, embed_shard, finish_run, judge_shard, probe_models, start_run
 from byok.sandbox import Sandbox
@@ -95,7 +96,7 @@ class Organisations:
         """All rows but those of the audit log, and a digest of every file of both homes, but for its heads and the logs of processes."""
         found: dict[str, Any] = {f"table {name}": rows for name, rows in self.rows().items() if name != "audit"}
         for path in sorted(self.root.rglob("*")):
-            if path.is_file() and not path.name.startswith(("control.db", "audit-heads")) and path.parent.name != "logs":
+            if path.is_file() and not path.name.startswith(("control.db", "audit-heads", "ledger-heads")) and path.parent.name != "logs":
                 facts = path.stat()
                 # The warehouses are large: every write shows in these facts as well.
                 small = facts.st_size < 500_000
@@ -160,6 +161,10 @@ def make_organisations(root: Path, server: Sandbox, key: str) -> Organisations:
             editor = authenticate(services.control, issued["editor"].text, services.audit)
             model = services.registry.get(editor, "m")
             grant_id = services.grants.make(editor, "rotate", "m", model.origin, lifetime=timedelta(days=1)).id
+            services.ledger.top_up(services.actor, 1_000_000, operation="first")
+            services.ledger.hold(services.actor, "first", 10)
+            ship(services.control, services.warehouse, services.actor.org_id)
+            services.warehouse.drain()
         finally:
             services.control.close()
     for home in (acme, rival):
