@@ -80,6 +80,16 @@ $(MLFLOW)/.ready: requirements-mlflow.lock
 test-mlflow: $(READY) $(MLFLOW)/.ready ## Run the tests of real MLflow gateways (900 MB, 6 minutes)
 	BYOK_MLFLOW_VENV=$(abspath $(MLFLOW)) $(BIN)/python -m pytest tests/outside/mlflow $(PYTEST_ARGS)
 
+DBT := .venv-dbt
+$(DBT)/.ready: requirements-dbt.lock
+	$(PYTHON) -m venv $(DBT)
+	$(DBT)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-dbt.lock
+	@touch $@
+
+.PHONY: test-dbt
+test-dbt: $(READY) $(DBT)/.ready ## Run the example dbt project on a real snapshot (200 MB, 1 minute)
+	BYOK_DBT_VENV=$(abspath $(DBT)) $(BIN)/python -m pytest tests/outside/dbt $(PYTEST_ARGS)
+
 .PHONY: test-live
 test-live: $(READY) ## Run the whole chain on a server of your own: BYOK_LIVE_BASE_URL, BYOK_LIVE_MODEL, BYOK_LIVE_KEY
 	$(BIN)/python -m pytest tests/outside/live $(PYTEST_ARGS)
@@ -95,12 +105,19 @@ format: $(READY) ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+.PHONY: docs
+docs: $(READY) ## Write the data dictionary and the dbt sources anew, from the database's own comments
+	$(BIN)/byok schema show --format markdown > docs/data-dictionary.md.part && mv docs/data-dictionary.md.part docs/data-dictionary.md
+	$(BIN)/byok schema show --format dbt > docs/dbt/models/sources.yml.part && mv docs/dbt/models/sources.yml.part docs/dbt/models/sources.yml
+
 .PHONY: lock
 lock: $(READY) ## Resolve the dependencies anew into the lock files
 	$(BIN)/uv pip compile --quiet --generate-hashes --universal --no-emit-index-url --python-version 3.11 \
 		--group dev pyproject.toml --output-file requirements.lock --custom-compile-command "make lock"
 	for group in sdk mlflow; do $(BIN)/uv pip compile --quiet --generate-hashes --universal --no-emit-index-url --python-version 3.11 \
 		tests/outside/$$group/requirements.in --output-file requirements-$$group.lock --custom-compile-command "make lock"; done
+	$(BIN)/uv pip compile --quiet --generate-hashes --universal --no-emit-index-url --no-strip-extras --python-version 3.11 \
+		tests/outside/dbt/requirements.in --output-file requirements-dbt.lock --custom-compile-command "make lock"
 
 .PHONY: bench
 bench: $(READY) ## Run the benchmarks (results: benchmarks/README.md)
@@ -110,4 +127,4 @@ bench: $(READY) ## Run the benchmarks (results: benchmarks/README.md)
 
 .PHONY: clean
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) $(SDK) $(MLFLOW) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) $(SDK) $(MLFLOW) $(DBT) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info docs/dbt/target docs/dbt/logs docs/dbt/.user.yml docs/dbt/marts.duckdb

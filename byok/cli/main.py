@@ -36,6 +36,7 @@ _COMMANDS = {
     "bill": ("byok.cli.bill:app", "The two bills: of runs and months, the ECU balance and its ledger."),
     "report": ("byok.cli.report:report", "Write the report page of a run."),
     "sql": ("byok.cli.sql:sql", "Query the results, read-only."),
+    "schema": ("byok.cli.schema:app", "Show what the views of the results and their columns mean."),
     "sandbox": ("byok.cli.sandbox:app", "Serve a simulated endpoint on this machine."),
     "up": ("byok.cli.up:up", "Start server, work pool, worker and deployments on this machine."),
     "demo": ("byok.cli.demo:demo", "See the whole chain at work on simulated endpoints."),

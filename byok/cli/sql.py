@@ -34,7 +34,7 @@ def sql(
 ) -> None:
     """Query the published results with SQL. Nothing can be changed, and no other file reached.
 
-    The views are in schema v1: models, datasets, runs, samples, attempts, verdicts, scores, charges, leaderboard, bills, daily_cost.
+    The views are in schema v1; byok schema show says what each holds.
 
     Args:
         query: The query; - reads it from standard input.

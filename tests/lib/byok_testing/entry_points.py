@@ -178,6 +178,7 @@ NO_TOKEN_NEEDED = {
     ("sandbox", "profiles"): "reads what ships; opens no installation",
     ("provider", "list"): "reads what ships; opens no installation",
     ("provider", "show"): "as provider list",
+    ("schema", "show"): "says what the views of this version mean; opens no installation",
     ("endpoint", "check"): "asks an address that the caller names with a key that the caller gives; opens no installation",
     ("demo",): "makes an installation of its own, with a key that opens nothing",
     ("up",): "starts processes of the caller's own account; what they do, they do by the worker's token, which every task checks",
