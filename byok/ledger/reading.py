@@ -52,6 +52,10 @@ class Balance:
         """What is not spent: available and held, less what is owed."""
         return self.available + self.pending + self.held - self.overdrawn
 
+    def below(self, percent: int) -> bool:
+        """Whether no more is left than a share of what there was after the last top-up."""
+        return self.reference > 0 and self.left * 100 <= percent * self.reference
+
 
 @dataclass(frozen=True)
 class Hold:

@@ -53,12 +53,12 @@ def _corrections(services: Services, run_id: str) -> Iterator[ChargeRow]:
     now = utcnow()
     names = [name for name in ChargeRow.__dataclass_fields__ if name != "table"]
     found = services.warehouse.query(
-        f"SELECT {', '.join(names)} FROM v1.charges WHERE org_id = ? AND run_id = ? AND plane = 'ecu'"  # noqa: S608 - names of our own
-        " AND corrects IS NULL AND amount_micro_ecu > 0",
+        "SELECT * FROM v1.charges WHERE org_id = ? AND run_id = ? AND plane = 'ecu' AND corrects IS NULL AND amount_micro_ecu > 0",
         [services.actor.org_id, run_id],
     )
     for row in found.rows:
-        charge = dict(zip(names, row, strict=True))
+        told = dict(zip(found.columns, row, strict=True))
+        charge = {name: told[name] for name in names}
         charge |= {"charge_id": natural_id("refund", charge["charge_id"]), "corrects": charge["charge_id"], "recorded_at": now}
         charge |= {"quantity": -charge["quantity"], "amount_micro_ecu": -charge["amount_micro_ecu"]}
         yield ChargeRow(**charge)

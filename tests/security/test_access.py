@@ -68,6 +68,8 @@ from tasks.evaluate import evaluate_shard
 from tasks.judge import judge_shard
 from tasks.probe import probe
 from tasks.probing import check_model, models_to_check
+from flows.approval import registered
+from tasks.credit import credit
 from tasks.register import find, register
 from tasks.registration import register_by_grant, rotate_by_grant
 from tasks.report import report
@@ -340,16 +342,17 @@ def test_32_an_actor_is_made_from_a_token_or_a_grant_and_nowhere_else():
 # --- 32: flows and tasks
 
 FLOWS = {
-    "flows.evaluation.evaluate": register,
+    "flows.evaluation.evaluate": registered,
     "flows.evaluation.resume": find,
-    "flows.scaled.evaluate_scaled": register,
+    "flows.scaled.evaluate_scaled": registered,
     "flows.scaled.resume_scaled": find,
     "flows.registration.register_model": register_by_grant,
     "flows.registration.rotate_key": rotate_by_grant,
     "flows.maintenance.rotate_transit": rewrap,
     "flows.probing.probe_models": models_to_check,
+    "flows.credit.low_credit": credit,
 }
-"""Each flow, and the task that it begins with: no flow opens an installation itself."""
+"""Each flow, and the task that it begins with (`registered` begins with `register`): no flow opens an installation itself."""
 
 REGISTRATION = RegisterRequest(key="new", name="N", base_url="https://models.example/v1", remote_id="r")
 
@@ -366,6 +369,7 @@ TASKS = {
     "rotate-by-grant": (rotate_by_grant, lambda run: ("m", "byoksealed_x", None, 24)),
     "rewrap": (rewrap, lambda run: (True,)),
     "models-to-check": (models_to_check, lambda run: ([],)),
+    "credit": (credit, lambda run: ()),
     "check-model": (check_model, lambda run: ("m", False)),
 }
 
@@ -376,7 +380,8 @@ def test_32_every_flow_and_task_is_listed():
     named = {name: one for name, one in found.items() if name.startswith(one.fn.__module__)}
     assert deployed == FLOWS.keys() == named.keys()
     for name, first in FLOWS.items():
-        assert first.fn.__name__ in named[name].fn.__code__.co_names
+        assert getattr(first, "fn", first).__name__ in named[name].fn.__code__.co_names
+    assert "register" in registered.__code__.co_names
     assert {one.name for m in modules(tasks) for one in vars(m).values() if isinstance(one, Task)} == TASKS.keys()
     for module in modules(flows):
         assert "open_services" not in vars(module)
