@@ -1,4 +1,4 @@
-"""`byok bill`: the two bills of a run."""
+"""`byok bill`: the two bills of a run, and what is made of all of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from byok.cli.output import Json, cell, emit, note
 from byok.money import ecu, plain
 from byok.reporting import find_run
 
-app = App(name="bill", help="Show the two bills of a run.")
+app = App(name="bill", help="Show the two bills of a run, and the statements of months.")
+app.command("byok.cli.statement:statement", name="statement", help="Show the statement of a month.")
+app.command("byok.cli.statement:consumption", name="consumption", help="Show consumption by day, and when the ECU balance runs out.")
+app.command("byok.cli.statement:close", name="close", help="Close a month: what comes later is a correction.")
+app.command("byok.cli.export:export", name="export", help="Write both bills as FOCUS 1.2, for tools that read costs.")
+app.command("byok.cli.reconcile:reconcile", name="reconcile", help="Compare a provider's own usage export with what was recorded.")
 
 
 @app.command

@@ -32,7 +32,7 @@ _COMMANDS = {
     "judge": ("byok.cli.judge:app", "Create judges, and list or show them."),
     "evaluate": ("byok.cli.evaluate:evaluate", "Evaluate a model on a data set."),
     "run": ("byok.cli.run:app", "List runs, show one, or go on with one."),
-    "bill": ("byok.cli.bill:app", "Show the two bills of a run."),
+    "bill": ("byok.cli.bill:app", "Show the two bills of a run or a month; close, export and reconcile."),
     "report": ("byok.cli.report:report", "Write the report page of a run."),
     "sql": ("byok.cli.sql:sql", "Query the results, read-only."),
     "sandbox": ("byok.cli.sandbox:app", "Serve a simulated endpoint on this machine."),

@@ -1,0 +1,277 @@
+"""The statement of a month: both planes line by line, and the ECU ledger's way through it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Literal, get_args
+
+from byok.money import ecu
+from byok.statements.credit import CreditMonth, StatementDoesNotTie, credit_month
+from byok.statements.months import Month
+from byok.warehouse import Queries
+
+By = Literal["model", "member", "job", "day"]
+"""What a line of a statement is for."""
+
+BYS: tuple[By, ...] = get_args(By)
+
+
+@dataclass(frozen=True)
+class StatementLine:
+    """Charges of one plane that are for the same, added up.
+
+    Attributes:
+        plane: provider or ecu.
+        name: Key of the model, address of the member, id of the run, or day (UTC); None: outside a run, or of no model.
+        charge_class: correction, or None.
+        used_in: Month of use, YYYY-MM: that of the statement but for what is corrected later.
+        charges: How many charges the line holds.
+        tokens: Known tokens; a correction counts none, since the charge that it corrects did.
+        calls: Judge calls.
+        amount_usd: Known USD; None on the other plane or when none is known.
+        amount_micro_ecu: Known micro-ECU; None on the other plane or when none is known.
+        unpriced: Charges whose amount is not known; they are in no total.
+        model_key: By job: the model that was evaluated.
+        dataset_name: By job: on what.
+        started_at: By job: when (UTC).
+    """
+
+    plane: str
+    name: str | None
+    charge_class: str | None
+    used_in: str
+    charges: int
+    tokens: int | None
+    calls: int | None
+    amount_usd: Decimal | None
+    amount_micro_ecu: int | None
+    unpriced: int
+    model_key: str | None = None
+    dataset_name: str | None = None
+    started_at: datetime | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The stable JSON shape of a line."""
+        told = asdict(self)
+        del told["plane"], told["amount_micro_ecu" if self.plane == "provider" else "amount_usd"]
+        if self.plane == "ecu":
+            told["amount_ecu"] = None if self.amount_micro_ecu is None else ecu(self.amount_micro_ecu)
+        return told
+
+
+@dataclass(frozen=True)
+class Unpriced:
+    """Charges of one model whose amount is not known yet, and the command that would make it known.
+
+    Attributes:
+        reason: no_price or no_usage.
+    """
+
+    model_key: str | None
+    reason: str
+    charges: int
+    fix: str
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What a month comes to; unknown amounts are counted and in no sum."""
+
+    charges: int
+    provider_usd: Decimal
+    unpriced_charges: int
+    micro_ecu: int
+
+
+@dataclass(frozen=True)
+class Closing:
+    """That a month is closed, by whom, and with what totals."""
+
+    closed_at: datetime
+    member: str
+    totals: Totals
+
+    def differences(self, now: Totals) -> dict[str, dict[str, Any]]:
+        """By name, the totals that are not what they were at closing: nothing, unless the warehouse was changed from outside."""
+        before, after = asdict(self.totals), asdict(now)
+        return {name: {"closed": before[name], "now": after[name]} for name in before if before[name] != after[name]}
+
+
+@dataclass(frozen=True)
+class Statement:
+    """The two bills of a month.
+
+    Attributes:
+        month: Which one.
+        by: What each line is for.
+        lines: Provider plane first, corrections after the others.
+        unpriced: What is not in the totals and can still be priced.
+        unpriced_ecu: Charges of the ECU plane whose amount is unknown.
+        credit: The ledger's way through the month.
+        closing: None while it is open.
+    """
+
+    month: Month
+    by: By
+    lines: tuple[StatementLine, ...]
+    unpriced: tuple[Unpriced, ...]
+    unpriced_ecu: int
+    credit: CreditMonth
+    closing: Closing | None
+
+    def of(self, plane: str) -> list[StatementLine]:
+        """The lines of one plane."""
+        return [line for line in self.lines if line.plane == plane]
+
+    @property
+    def totals(self) -> Totals:
+        """The sum of the lines."""
+        return Totals(
+            charges=sum(line.charges for line in self.lines),
+            provider_usd=sum((line.amount_usd for line in self.lines if line.amount_usd is not None), Decimal(0)),
+            unpriced_charges=sum(line.unpriced for line in self.of("provider")),
+            micro_ecu=sum(line.amount_micro_ecu for line in self.lines if line.amount_micro_ecu is not None),
+        )
+
+    @property
+    def differences(self) -> dict[str, dict[str, Any]]:
+        """What is not as it was when the month was closed."""
+        return self.closing.differences(self.totals) if self.closing else {}
+
+    def as_dict(self) -> dict[str, Any]:
+        """The stable JSON shape of a statement."""
+        totals = self.totals
+        return {
+            "month": str(self.month),
+            "state": "closed" if self.closing else "open",
+            "by": self.by,
+            "provider": {
+                "total_usd": totals.provider_usd,
+                "unpriced_charges": totals.unpriced_charges,
+                "lines": [line.as_dict() for line in self.of("provider")],
+            },
+            "platform": {
+                "total_ecu": ecu(totals.micro_ecu),
+                "total_micro_ecu": totals.micro_ecu,
+                "unpriced_charges": self.unpriced_ecu,
+                "lines": [line.as_dict() for line in self.of("ecu")],
+            },
+            "credit": self.credit.as_dict(),
+            "unpriced": [asdict(one) for one in self.unpriced],
+            "closed": self.closing and {**asdict(self.closing), "ties": not self.differences, "differences": self.differences},
+        }
+
+
+# An amount that a correction made known, on this statement or one before, is not unknown any more; what a later statement corrects was
+# unknown on this one, and stays so: a closed statement does not change.
+_CHARGES = """
+WITH corrected AS (
+    SELECT DISTINCT corrects FROM v1.charges WHERE org_id = $org AND corrects IS NOT NULL AND billing_month <= $month
+        AND (recorded_at <= $until OR strftime(occurred_at AT TIME ZONE 'UTC', '%Y-%m') <> $month)
+), charges AS (
+    SELECT c.*, strftime(c.occurred_at AT TIME ZONE 'UTC', '%Y-%m') AS used_in,
+        CASE WHEN c.plane = 'provider' THEN c.amount_usd IS NULL ELSE c.amount_micro_ecu IS NULL END AND k.corrects IS NULL AS unpriced
+    FROM v1.charges c LEFT JOIN corrected k ON k.corrects = c.charge_id
+    WHERE c.org_id = $org AND c.billing_month = $month
+        AND (c.recorded_at <= $until OR strftime(c.occurred_at AT TIME ZONE 'UTC', '%Y-%m') <> $month)
+)
+"""
+
+_LINES = (
+    _CHARGES
+    + """
+SELECT c.plane,
+    CASE $by WHEN 'model' THEN c.model_key WHEN 'member' THEN r.member_id WHEN 'job' THEN c.run_id
+        ELSE strftime(c.occurred_at AT TIME ZONE 'UTC', '%Y-%m-%d') END AS name,
+    c.charge_class, c.used_in, count(*) AS charges,
+    CAST(sum(c.quantity) FILTER (WHERE c.unit = 'token' AND c.corrects IS NULL) AS BIGINT) AS tokens,
+    CAST(sum(c.quantity) FILTER (WHERE c.unit = 'call' AND c.corrects IS NULL) AS BIGINT) AS calls,
+    sum(c.amount_usd) AS amount_usd, CAST(sum(c.amount_micro_ecu) AS BIGINT) AS amount_micro_ecu,
+    count(*) FILTER (WHERE c.unpriced) AS unpriced,
+    CASE $by WHEN 'job' THEN any_value(r.model_key) END AS model_key,
+    CASE $by WHEN 'job' THEN any_value(r.dataset_name) END AS dataset_name,
+    CASE $by WHEN 'job' THEN any_value(r.started_at) END AS started_at
+FROM charges c LEFT JOIN v1.runs r ON r.org_id = c.org_id AND r.run_id = c.run_id
+GROUP BY c.plane, name, c.charge_class, c.used_in
+ORDER BY c.plane DESC, c.charge_class NULLS FIRST, c.used_in, started_at NULLS FIRST, name NULLS LAST
+"""
+)
+
+_TOTALS = (
+    _CHARGES
+    + """
+SELECT count(*), coalesce(sum(amount_usd), 0), count(*) FILTER (WHERE unpriced AND plane = 'provider'),
+    CAST(coalesce(sum(amount_micro_ecu), 0) AS BIGINT)
+FROM charges
+"""
+)
+
+_UNPRICED = (
+    _CHARGES
+    + """
+SELECT o.model_key, o.reason, CAST(sum(o.charges) AS BIGINT) AS charges, min_by(u.fix, u.first_at) AS fix
+FROM (
+    SELECT model_id, model_key, used_in, CASE WHEN quantity IS NULL THEN 'no_usage' ELSE 'no_price' END AS reason, count(*) AS charges
+    FROM charges WHERE unpriced AND plane = 'provider' GROUP BY ALL
+) o JOIN (
+    SELECT model_id, month, reason, min_by(fix, first_at) AS fix, min(first_at) AS first_at
+    FROM v1.unpriced_usage WHERE org_id = $org GROUP BY ALL
+) u ON u.model_id IS NOT DISTINCT FROM o.model_id AND u.month = o.used_in AND u.reason = o.reason
+GROUP BY o.model_key, o.reason ORDER BY o.reason, o.model_key
+"""
+)
+
+_NEVER = datetime(9999, 1, 1, tzinfo=UTC)
+
+_CLOSED = """
+SELECT closed_at, member_id, charges, provider_usd, unpriced_charges, micro_ecu FROM v1.closed_months WHERE org_id = ? AND month = ?
+"""
+
+
+def month_totals(results: Queries, org_id: str, month: Month, *, closed_at: datetime | None = None) -> Totals:
+    """What a month comes to, as its statement has it, or would have it if the month had been closed at a moment."""
+    (totals,) = results.query(_TOTALS, _who(org_id, month, closed_at)).rows
+    return Totals(*totals)
+
+
+def month_statement(results: Queries, org_id: str, month: Month, by: By, members: Mapping[str, str]) -> Statement:
+    """The statement of a month.
+
+    Args:
+        results: One state of the warehouse.
+        org_id: Whose.
+        month: Which one.
+        by: What each line is for.
+        members: Addresses of members by id; one that is not in it is shown by its id.
+
+    Raises:
+        StatementDoesNotTie: Its lines do not add up to its totals, or its ledger does not add up.
+    """
+    who = _who(org_id, month)
+    lines = [StatementLine(*row) for row in results.query(_LINES, who | {"by": by}).rows]
+    if by == "member":
+        lines = [_with_name(line, members) for line in lines]
+    closed = results.query(_CLOSED, [org_id, str(month)]).rows
+    made = Statement(
+        month=month,
+        by=by,
+        lines=tuple(lines),
+        unpriced=tuple(Unpriced(*row) for row in results.query(_UNPRICED, who).rows),
+        unpriced_ecu=sum(line.unpriced for line in lines if line.plane == "ecu"),
+        credit=credit_month(results, org_id, month),
+        closing=Closing(closed[0][0], members.get(closed[0][1], closed[0][1]), Totals(*closed[0][2:])) if closed else None,
+    )
+    if made.totals != month_totals(results, org_id, month):
+        raise StatementDoesNotTie(f"the lines of {month} do not add up to its total", hint="restore the warehouse from a backup")
+    return made
+
+
+def _who(org_id: str, month: Month, closed_at: datetime | None = None) -> Any:
+    return {"org": org_id, "month": str(month), "until": closed_at or _NEVER}
+
+
+def _with_name(line: StatementLine, members: Mapping[str, str]) -> StatementLine:
+    return StatementLine(**(asdict(line) | {"name": line.name and members.get(line.name, line.name)}))
