@@ -212,17 +212,13 @@ FROM charges
 _UNPRICED = (
     _CHARGES
     + """
-SELECT o.model_key, o.reason, CAST(sum(o.charges) AS BIGINT) AS charges, min_by(u.fix, u.first_at) AS fix
-FROM (
-    SELECT model_id, model_key, used_in, CASE WHEN quantity IS NULL THEN 'no_usage' ELSE 'no_price' END AS reason, count(*) AS charges
-    FROM charges WHERE unpriced AND plane = 'provider' GROUP BY ALL
-) o JOIN (
-    SELECT model_id, month, reason, min_by(fix, first_at) AS fix, min(first_at) AS first_at
-    FROM v1.unpriced_usage WHERE org_id = $org GROUP BY ALL
-) u ON u.model_id IS NOT DISTINCT FROM o.model_id AND u.month = o.used_in AND u.reason = o.reason
-GROUP BY o.model_key, o.reason ORDER BY o.reason, o.model_key
+SELECT model_id, used_in, CASE WHEN quantity IS NULL THEN 'no_usage' ELSE 'no_price' END AS reason,
+    any_value(model_key), count(*)
+FROM charges WHERE unpriced AND plane = 'provider' GROUP BY model_id, used_in, reason ORDER BY reason, used_in
 """
 )
+
+_FIXES = "SELECT model_id, month, reason, min_by(fix, first_at) FROM v1.unpriced_usage WHERE org_id = ? GROUP BY model_id, month, reason"
 
 _NEVER = datetime(9999, 1, 1, tzinfo=UTC)
 
@@ -259,7 +255,7 @@ def month_statement(results: Queries, org_id: str, month: Month, by: By, members
         month=month,
         by=by,
         lines=tuple(lines),
-        unpriced=tuple(Unpriced(*row) for row in results.query(_UNPRICED, who).rows),
+        unpriced=_unpriced(results, org_id, who),
         unpriced_ecu=sum(line.unpriced for line in lines if line.plane == "ecu"),
         credit=credit_month(results, org_id, month),
         closing=Closing(closed[0][0], members.get(closed[0][1], closed[0][1]), Totals(*closed[0][2:])) if closed else None,
@@ -271,6 +267,20 @@ def month_statement(results: Queries, org_id: str, month: Month, by: By, members
 
 def _who(org_id: str, month: Month, closed_at: datetime | None = None) -> Any:
     return {"org": org_id, "month": str(month), "until": closed_at or _NEVER}
+
+
+def _unpriced(results: Queries, org_id: str, who: Any) -> tuple[Unpriced, ...]:
+    """What is unknown on a statement and not corrected since, by model and reason; the earliest use says from when a price is needed."""
+    fixes = {tuple(key): fix for *key, fix in results.query(_FIXES, [org_id]).rows}
+    found: dict[tuple[str | None, str], Unpriced] = {}
+    for model_id, used_in, reason, model_key, charges in results.query(_UNPRICED, who).rows:
+        fix = fixes.get((model_id, used_in, reason))
+        if fix is not None:
+            before = found.get((model_id, reason))
+            found[model_id, reason] = Unpriced(
+                model_key, reason, charges + (before.charges if before else 0), before.fix if before else fix
+            )
+    return tuple(found.values())
 
 
 def _with_name(line: StatementLine, members: Mapping[str, str]) -> StatementLine:
