@@ -23,6 +23,7 @@ COMMANDS = [
     *(f"judge {one}" for one in ("create", "list", "show")),
     "evaluate",
     *(f"run {one}" for one in ("list", "show", "resume", "watch", "pause", "continue", "cancel")),
+    *(f"bill {one}" for one in ("statement", "consumption", "close", "export", "reconcile")),
     *("bill show", "report", "sql", "sandbox serve", "sandbox profiles", "up", "demo", "doctor"),
 ]
 

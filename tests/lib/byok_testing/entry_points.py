@@ -15,7 +15,18 @@ from typing import Any
 from pydantic import SecretStr
 
 import byok
-from byok.access import BILLING_READ, MODELS_READ, MODELS_WRITE, ORG_ADMIN, RUNS_WRITE, Actor, GrantNotFound, MemberNotFound, TokenNotFound
+from byok.access import (
+    BILLING_READ,
+    BILLING_WRITE,
+    MODELS_READ,
+    MODELS_WRITE,
+    ORG_ADMIN,
+    RUNS_WRITE,
+    Actor,
+    GrantNotFound,
+    MemberNotFound,
+    TokenNotFound,
+)
 from byok.app import Services
 from byok.cli.main import app
 from byok.datasets import DatasetNotFound, Mapping
@@ -41,6 +52,7 @@ from byok.runs import (
     start_run,
 )
 from byok.runs.live import look_at
+from byok.statements import Month, close_month
 from byok_testing.organisations import Organisations
 
 
@@ -94,6 +106,7 @@ class Command:
             "grant": both.grant_id,
             "run": both.run_id,
             "file": str(both.root / "questions.jsonl"),
+            "usage": str(both.root / "usage.csv"),
         }
         return [word.format(**facts) for word in self.words.split()]
 
@@ -152,6 +165,11 @@ COMMANDS = [
     _command("run continue {run}", RUNS_WRITE, from_rival="run_not_found"),
     _command("run cancel {run}", RUNS_WRITE, from_rival="run_not_found"),
     _command("bill show {run}", BILLING_READ, from_rival="run_not_found"),
+    _command("bill statement", BILLING_READ),
+    _command("bill consumption", BILLING_READ),
+    _command("bill close 2020-01", BILLING_WRITE),
+    _command("bill export --focus -o page.html", BILLING_READ),
+    _command("bill reconcile {usage}", BILLING_READ),
     _command("report {run} -o page.html", MODELS_READ, BILLING_READ, from_rival="run_not_found"),
     _command("sql --file {query}", MODELS_READ, BILLING_READ),
 ]
@@ -296,6 +314,7 @@ ACTS = {
     "judge_shard": _act(_run(judge_shard, "j", 0), RUNS_WRITE, from_rival=RunUnknown),
     "bill_run": _act(_run(bill_run), RUNS_WRITE, from_rival=RunUnknown),
     "finish_run": _act(_run(finish_run), RUNS_WRITE, from_rival=RunUnknown),
+    "close_month": _act(lambda s, a: close_month(replace(s, actor=a), Month(2020, 1)), BILLING_WRITE),
 }
 
 NO_SCOPE_NEEDED = {

@@ -67,9 +67,9 @@ def correction(of: ChargeRow, amount: str, recorded: str, **given: Any) -> Charg
     return replace(of, **(fields | given))
 
 
-def judge_call(org: str, when: str | datetime, rate: str = "40000", calls: int = 1, **given: Any) -> ChargeRow:
+def judge_call(org: str, when: str | datetime, rate: str = "40000", calls: int | None = 1, **given: Any) -> ChargeRow:
     """A line of the ECU plane: judge calls at a rate in micro-ECU."""
-    micro = given.pop("micro", int(Decimal(rate) * calls))
+    micro = given.pop("micro") if "micro" in given else int(Decimal(rate) * (calls or 0))
     nothing = {"unit_price_usd_per_mtok": None, "unit_price_usd": None, "price_units": None, "amount_usd": None, "token_type": None}
     fields = {"plane": "ecu", "role": "judge", "sku": "judge_call", "unit": "call", "price_version": "2026-01", "price_source": "rate_card"}
     fields |= {
