@@ -124,7 +124,7 @@ def _together(one: Told, other: Told) -> Told:
         return a if b is None else b if a is None else a + b
 
     sums = {name: add(getattr(one, name), getattr(other, name)) for name in MEASURES}
-    return replace(one, **sums, decimals=min(one.decimals, other.decimals))
+    return replace(one, **sums, decimals=max(one.decimals, other.decimals))
 
 
 def _blank(told: Sequence[Told]) -> Told:
@@ -132,7 +132,7 @@ def _blank(told: Sequence[Told]) -> Told:
     measures: dict[str, Any] = {name: 0 if any(getattr(one, name) is not None for one in told) else None for name in MEASURES}
     if measures["usd"] is not None:
         measures["usd"] = Decimal(0)
-    return Told(day=date.min, model=None, **measures, decimals=min((one.decimals for one in told), default=12))
+    return Told(day=date.min, model=None, **measures, decimals=max((one.decimals for one in told), default=2))
 
 
 def _shifted(lines: Sequence[Line]) -> set[tuple[date, str]]:

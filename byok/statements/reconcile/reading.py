@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
@@ -34,7 +34,7 @@ class Told:
     Attributes:
         day: In the provider's own day; UTC where the file has moments.
         model: The provider's name of it; None: the file is of one model.
-        decimals: Fewest decimals that a cost was told with: it is not known more exactly.
+        decimals: Most decimals that a cost was told with, at least 2: it is not known more exactly.
     """
 
     day: date
@@ -43,7 +43,7 @@ class Told:
     output: int | None
     requests: int | None
     usd: Decimal | None
-    decimals: int = 12
+    decimals: int = 2
 
 
 def read_usage(path: Path, mapping: Mapping[str, tuple[str, ...]]) -> tuple[Layout, list[Told]]:
@@ -66,7 +66,9 @@ def read_usage(path: Path, mapping: Mapping[str, tuple[str, ...]]) -> tuple[Layo
         found[told.day, told.model] = told if before is None else _sum(before, told)
     if layout is None:
         raise UsageFileInvalid(f"{path.name} has no rows", hint="export a period with usage")
-    return layout, sorted(found.values(), key=lambda one: (one.day, one.model or ""))
+    # Zeros at the end may not be written: the row with the most decimals tells how exact the file is.
+    decimals = max(2, *(one.decimals for one in found.values()))
+    return layout, [replace(found[key], decimals=decimals) for key in sorted(found, key=lambda key: (key[0], key[1] or ""))]
 
 
 def _sum(one: Told, other: Told) -> Told:
@@ -80,7 +82,7 @@ def _sum(one: Told, other: Told) -> Told:
         add(one.output, other.output),
         add(one.requests, other.requests),
         add(one.usd, other.usd),
-        min(one.decimals, other.decimals),
+        max(one.decimals, other.decimals),
     )
 
 
@@ -146,7 +148,7 @@ class _Row:
             output=self._count(layout.output),
             requests=1 if layout.each else self._count(layout.requests),
             usd=sum(costs, Decimal(0)) if costs else None,
-            decimals=min((_decimals(one) for one in costs), default=12),
+            decimals=max((_decimals(one) for one in costs), default=2),
         )
 
     def _bad(self, column: str, problem: str) -> UsageFileInvalid:

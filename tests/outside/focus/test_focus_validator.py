@@ -68,7 +68,7 @@ def test_the_export_passes_but_for_the_twin_that_always_fails(export, validator,
     path = tmp_path / f"focus.{kind}"
     (write_csv if kind == "csv" else write_parquet)(path, export)
     failed, checked = validator(path)
-    assert failed == TWINS and checked > 300
+    assert failed == TWINS and checked > 200
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_the_export_passes_but_for_the_twin_that_always_fails(export, validator,
     [
         ("InvoiceIssuerName", "", "InvoiceIssuerName-"),
         ("BillingCurrency", "US$", "BillingCurrency-"),
-        ("ServiceCategory", "Artificial Wisdom", "ServiceCategory-"),
+        ("ChargeCategory", "Misuse", "ChargeCategory-"),
         ("PricingUnit", "", "PricingUnit-"),
         ("ChargePeriodStart", "yesterday", "ChargePeriodStart-"),
         ("BilledCost", "", "BilledCost-"),
