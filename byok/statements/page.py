@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from byok.money import ecu, plain
-from byok.statements.statement import Statement
+from byok.statements.lines import Statement
 from byok.text import visible
 
 _TEMPLATES = Path(__file__).parent / "templates"

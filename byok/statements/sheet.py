@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from byok.clock import iso
 from byok.money import ecu, plain
-from byok.statements.statement import Statement, StatementLine
+from byok.statements.lines import Statement, StatementLine
 from byok.text import inert
 
 COLUMNS = (

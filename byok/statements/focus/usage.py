@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
@@ -80,7 +80,6 @@ def usage_rows(
 
 def _common(line: dict[str, Any]) -> FocusRow:
     month, hour = Month.parse(line["billing_month"]), line["hour"]
-    assert isinstance(hour, datetime)
     tags = {"run_id": line["run_id"], "role": line["role"]}
     return {
         "BillingCurrency": "USD",
