@@ -26,6 +26,9 @@ def check_row(row):
     """Costs are quantity times price to the last decimal; what was billed may differ by the rounding of each charge."""
     product = rounded(Fraction(row["PricingQuantity"]) * Fraction(row["ListUnitPrice"]), 12)
     assert row["ListCost"] == row["ContractedCost"] == product and row["ListUnitPrice"] == row["ContractedUnitPrice"]
+    assert (row["ServiceCategory"], row["PricingCategory"]) == ("AI and Machine Learning", "Standard")
+    assert row["ServiceSubcategory"] in ("Generative AI", "AI Platforms") and row["ChargeClass"] in (None, "Correction")
+    assert row["ChargeCategory"] in ("Usage", "Purchase", "Credit") and row["ChargeFrequency"] in ("Usage-Based", "One-Time")
     if row["ChargeCategory"] == "Usage":
         told = row["PricingCurrencyEffectiveCost"]
         again = rounded(Fraction(row["PricingQuantity"]) * Fraction(row["PricingCurrencyListUnitPrice"]), 18)
