@@ -24,7 +24,7 @@ LAYERS = [
     ["grading"],
     ["app"],
     ["engine"],
-    ["reporting"],
+    ["reporting", "statements"],
     ["runs"],
     ["cli"],
 ]

@@ -25,6 +25,7 @@ COMMANDS = [
     "evaluate",
     *(f"run {one}" for one in ("list", "show", "resume", "watch", "pause", "continue", "cancel")),
     *(f"bill {one}" for one in ("show", "balance", "topup", "ledger", "verify", "reverse", "refund", "settings")),
+    *(f"bill {one}" for one in ("statement", "consumption", "close", "export", "reconcile")),
     *("report", "sql", "schema show", "sandbox serve", "sandbox profiles", "up", "demo", "doctor"),
 ]
 

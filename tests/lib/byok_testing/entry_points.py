@@ -56,6 +56,7 @@ from byok.runs import (
     start_run,
 )
 from byok.runs.live import look_at
+from byok.statements import Month, close_month
 from byok_testing.organisations import Organisations
 
 
@@ -109,6 +110,7 @@ class Command:
             "grant": both.grant_id,
             "run": both.run_id,
             "file": str(both.root / "questions.jsonl"),
+            "usage": str(both.root / "usage.csv"),
         }
         return [word.format(**facts) for word in self.words.split()]
 
@@ -175,6 +177,11 @@ COMMANDS = [
     _command("bill reverse {topup} --reason mistaken", BILLING_WRITE, BILLING_READ, from_rival="transaction_not_found"),
     _command("bill refund {run} --reason mistaken", BILLING_WRITE, BILLING_READ, from_rival="run_not_found"),
     _command("bill settings --overdraft 5", BILLING_WRITE),
+    _command("bill statement", BILLING_READ),
+    _command("bill consumption", BILLING_READ),
+    _command("bill close 2020-01", BILLING_WRITE),
+    _command("bill export --focus -o page.html", BILLING_READ),
+    _command("bill reconcile {usage}", BILLING_READ),
     _command("report {run} -o page.html", MODELS_READ, BILLING_READ, from_rival="run_not_found"),
     _command("sql --file {query}", MODELS_READ, BILLING_READ),
 ]
@@ -345,6 +352,7 @@ ACTS = {
     "judge_shard": _act(_run(judge_shard, "j", 0), RUNS_WRITE, from_rival=RunUnknown),
     "bill_run": _act(_run(bill_run), RUNS_WRITE, from_rival=RunUnknown),
     "finish_run": _act(_run(finish_run), RUNS_WRITE, from_rival=RunUnknown),
+    "close_month": _act(lambda s, a: close_month(replace(s, actor=a), Month(2020, 1)), BILLING_WRITE),
 }
 
 NO_SCOPE_NEEDED = {

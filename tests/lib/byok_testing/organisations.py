@@ -192,6 +192,7 @@ async def _work(services: Services, server: Sandbox, key: str, root: Path) -> st
     await services.registry.register(actor, request, SecretStr(key))
     embedder = request.model_copy(update={"key": "e", "remote_id": server.embedding_model_id, "tags": ["embeddings"]})
     await services.registry.register(actor, embedder, SecretStr(key))
+    (root / "usage.csv").write_text("date,model,requests\n2020-01-01,acme/remote,0\n")
     path = root / "questions.jsonl"
     path.write_text("".join(json.dumps({"question": question, "answer": answer}) + "\n" for question, answer in QUESTIONS))
     services.datasets.add(actor, "d", path, Mapping())
