@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select, update
 from sqlalchemy.engine import RowMapping
 
+from byok.control import ControlPlane
 from byok.control.tables import ledger_account, ledger_alert, ledger_entry, ledger_grant, ledger_hold, ledger_transaction
 from byok.ids import natural_id, new_id
 from byok.ledger.chain import FIRST, Kind, Leg, Transaction
@@ -63,6 +65,18 @@ def account_of(connection: Connection, org_id: str) -> Account | None:
 
 def _account(row: RowMapping) -> Account:
     return Account(**(dict(row) | {"thresholds": tuple(row["thresholds"])}))
+
+
+@contextmanager
+def snapshot(control: ControlPlane) -> Iterator[Connection]:
+    """A connection for several readings that must be of one time, while others write.
+
+    SQLite gives no other; PostgreSQL would show each statement what was committed up to then.
+    """
+    with control.read() as connection:
+        if connection.dialect.name == "postgresql":
+            connection = connection.execution_options(isolation_level="REPEATABLE READ")
+        yield connection
 
 
 class Books:
