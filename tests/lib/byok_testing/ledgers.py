@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import Any
 
 import pytest
@@ -258,6 +260,7 @@ def check_books(services: Services, ledger: Ledger, actor: Actor) -> None:
         ).all()
         seqs = connection.execute(select(ledger_transaction.c.seq).where(ledger_transaction.c.org_id == org)).scalars().all()
     assert sorted(seqs) == list(range(1, account.seq + 1))
+    check_history(entries, account.overdraft_limit)
     each: dict[int, int] = defaultdict(int)
     of_account: dict[str, int] = defaultdict(int)
     of_grant: dict[str, int] = defaultdict(int)
@@ -283,3 +286,23 @@ def check_books(services: Services, ledger: Ledger, actor: Actor) -> None:
     assert of_account["usage"] >= 0 and of_account["breakage"] >= 0 and of_account["waived"] <= 0
     found = ledger.verify(actor)
     assert (found.bad, found.transactions) == (None, account.seq), found
+
+
+def check_history(entries: Sequence[Any], limit: int) -> None:
+    """At no time was anything drawn that was not there, or more owed than may be; what is waived is beyond that."""
+    credit: dict[str, int] = defaultdict(int)
+    held: dict[tuple[str, str], int] = defaultdict(int)
+    owed = 0
+    for _, group in groupby(entries, key=lambda entry: entry.seq):
+        waived = False
+        for entry in group:
+            if entry.account == "credit":
+                credit[entry.grant_id] += entry.micro_ecu
+            elif entry.account == "held":
+                held[entry.hold_id, entry.grant_id] += entry.micro_ecu
+            elif entry.account == "overdraft":
+                owed -= entry.micro_ecu
+            elif entry.account == "waived" and entry.kind == "settle":
+                waived = True
+        assert min(credit.values(), default=0) >= 0 and min(held.values(), default=0) >= 0, entry
+        assert 0 <= owed <= limit and (owed == limit or not waived), entry
