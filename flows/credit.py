@@ -45,11 +45,8 @@ async def _pause() -> list[str]:
 
 
 def _markdown(balance: Balance, paused: list[str]) -> str:
-    lines = [
-        f"**{ecu(balance.left)} ECU are left** of the {ecu(balance.reference)} ECU after the last top-up; {ecu(balance.available)} are available.",
-        "",
-        "Add credit: `byok bill topup ECU`.",
-    ]
+    left = f"**{ecu(balance.left)} ECU are left** of the {ecu(balance.reference)} ECU after the last top-up"
+    lines = [f"{left}; {ecu(balance.available)} are available.", "", "Add credit: `byok bill topup ECU`."]
     if paused:
         lines += ["", f"Paused until somebody resumes them on their page: {', '.join(paused)}."]
     return "\n".join(lines)

@@ -67,6 +67,7 @@ def topup(
         json: Print JSON of a stable shape instead of text.
     """
     services = open_services()
+    require(services.actor, BILLING_READ, "ledger.balance")
     posted = services.ledger.top_up(
         services.actor,
         micro_ecu(amount, what="AMOUNT"),
@@ -139,6 +140,7 @@ def reverse(transaction: str, /, *, reason: str, json: Json = False) -> None:
         json: Print JSON of a stable shape instead of text.
     """
     services = open_services()
+    require(services.actor, BILLING_READ, "ledger.balance")
     posted = services.ledger.reverse_credit(services.actor, transaction, reason)
     _publish(services)
     found = services.ledger.balance(services.actor)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, insert, select, update
 from sqlalchemy.engine import RowMapping
 
+from byok.control import ControlPlane
 from byok.control.tables import ledger_account, ledger_alert, ledger_entry, ledger_grant, ledger_hold, ledger_transaction
 from byok.ids import natural_id, new_id
 from byok.ledger.chain import FIRST, Kind, Leg, Transaction
@@ -65,6 +67,18 @@ def _account(row: RowMapping) -> Account:
     return Account(**(dict(row) | {"thresholds": tuple(row["thresholds"])}))
 
 
+@contextmanager
+def snapshot(control: ControlPlane) -> Iterator[Connection]:
+    """A connection for several readings that must be of one time, while others write.
+
+    SQLite gives no other; PostgreSQL would show each statement what was committed up to then.
+    """
+    with control.read() as connection:
+        if connection.dialect.name == "postgresql":
+            connection = connection.execution_options(isolation_level="REPEATABLE READ")
+        yield connection
+
+
 class Books:
     """Writes into one ledger; the caller holds the organisation's write lock.
 
@@ -77,7 +91,7 @@ class Books:
     """
 
     def __init__(self, connection: Connection, org_id: str, key: bytes, now: datetime, member_id: str | None) -> None:
-        self.connection, self.org_id, self._key, self._now, self._member = connection, org_id, key, now, member_id
+        self.connection, self.org_id, self.now, self._key, self._member = connection, org_id, now, key, member_id
         found = account_of(connection, org_id)
         if found is None:
             found = replace(NOTHING, org_id=org_id)
@@ -116,17 +130,18 @@ class Books:
     def sweep(self) -> None:
         """Write down what time has done: grants that have expired, and holds that nobody settled."""
         stale = self.connection.execute(
-            select(ledger_hold).where(
-                ledger_hold.c.org_id == self.org_id, ledger_hold.c.state == "open", ledger_hold.c.expires_at <= self._now
-            )
+            select(ledger_hold)
+            .where(ledger_hold.c.org_id == self.org_id, ledger_hold.c.state == "open", ledger_hold.c.expires_at <= self.now)
+            .order_by(ledger_hold.c.created_at, ledger_hold.c.id)
         ).all()
         for hold in stale:
             self.close_hold(hold, "expired")
             self.post("release", f"lapse:{hold.id}", "", self.back(self.parts_of(hold.id)), hold_id=hold.id, run_id=hold.run_id)
         for credit in self.credits():
-            if credit.expires_at is not None and credit.expires_at <= self._now:
+            if credit.expires_at is not None and credit.expires_at <= self.now:
                 legs = [Leg("credit", -credit.left, credit.id), Leg("breakage", credit.left, credit.id)]
                 self.post("expire", f"expire:{credit.id}:{self.account.seq + 1}", "", legs)
+                self.warn(None)
 
     def post(
         self,
@@ -161,7 +176,7 @@ class Books:
             run_id=run_id,
             reverses=reverses,
             member_id=self._member,
-            at=self._now,
+            at=self.now,
             previous=self.account.mac,
             legs=tuple(entries),
         )
@@ -185,11 +200,11 @@ class Books:
 
     def drawable(self) -> int:
         """What can be drawn now, in micro-ECU."""
-        return sum(credit.left for credit in in_order(self.credits(), self._now))
+        return sum(credit.left for credit in in_order(self.credits(), self.now))
 
     def drawn(self, micro: int) -> tuple[list[tuple[str, int]], int]:
         """How an amount would be drawn now, and what is lacking."""
-        return draw(self.credits(), micro, self._now)
+        return draw(self.credits(), micro, self.now)
 
     def parts_of(self, hold_id: str) -> list[tuple[str, int]]:
         """What an open hold drew of each grant, in order."""
@@ -216,15 +231,12 @@ class Books:
             warned = self.account.warned
             if reference > 0 and left * 100 <= percent * reference and (warned is None or percent < warned):
                 facts = {"id": new_id(), "org_id": self.org_id, "percent": percent, "left": left, "reference": reference}
-                self.connection.execute(insert(ledger_alert).values(facts | {"run_id": run_id, "at": self._now}))
+                self.connection.execute(insert(ledger_alert).values(facts | {"run_id": run_id, "at": self.now}))
                 self.change(warned=percent)
 
     def _repaid(self) -> list[Leg]:
         parts, _ = self.drawn(self.account.overdrawn)
-        paid = sum(part for _, part in parts)
-        if not paid:
-            return []
-        legs = [*(Leg("credit", -part, grant) for grant, part in parts), Leg("overdraft", paid)]
+        legs = [leg for grant, part in parts for leg in (Leg("credit", -part, grant), Leg("overdraft", part, grant))]
         self._apply(legs)
         return legs
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from hashlib import sha256
 from typing import Any, Literal
@@ -102,6 +102,11 @@ class Transaction:
 def body_of(*asked: object) -> str:
     """SHA-256 of what an operation asks for, hex: the same operation with another one is a mistake."""
     return sha256(orjson.dumps(asked)).hexdigest()
+
+
+def hold_body(micro_ecu: int, run_id: str | None, lifetime: timedelta) -> str:
+    """The hash of what a hold asks for (see `body_of`)."""
+    return body_of(micro_ecu, run_id, lifetime // timedelta(microseconds=1))
 
 
 @dataclass(frozen=True)

@@ -39,8 +39,12 @@ class Credit:
 
 def in_order(credits: Iterable[Credit], now: datetime) -> list[Credit]:
     """The grants that can be drawn, in their order: promotional before paid, then by expiry, by priority, by id (so by age)."""
-    able = [one for one in credits if one.drawable(now)]
-    return sorted(able, key=lambda one: (one.kind != "promotional", one.expires_at or _NEVER, one.priority, one.id))
+    return sorted([one for one in credits if one.drawable(now)], key=order)
+
+
+def order(credit: Credit) -> tuple[bool, datetime, int, str]:
+    """Where a grant stands among others, whether it can be drawn on or not."""
+    return credit.kind != "promotional", credit.expires_at or _NEVER, credit.priority, credit.id
 
 
 def draw(credits: Iterable[Credit], micro: int, now: datetime) -> tuple[list[tuple[str, int]], int]:

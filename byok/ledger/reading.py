@@ -12,7 +12,7 @@ from byok.access.heads import Heads
 from byok.clock import utcnow
 from byok.control import ControlPlane
 from byok.control.tables import ledger_entry, ledger_grant, ledger_hold, ledger_transaction
-from byok.ledger.books import NOTHING, account_of, credit_of, read_transaction
+from byok.ledger.books import NOTHING, account_of, credit_of, read_transaction, snapshot
 from byok.ledger.chain import Transaction
 from byok.ledger.draw import Credit, in_order
 from byok.ledger.errors import HoldNotFound, TransactionNotFound
@@ -134,7 +134,7 @@ class LedgerReader:
     def balance_of(self, org_id: str) -> Balance:
         """The same for a program that has asked already; writes nothing."""
         now = utcnow()
-        with self._control.read() as connection:
+        with snapshot(self._control) as connection:
             account = account_of(connection, org_id) or replace(NOTHING, org_id=org_id)
             rows = connection.execute(select(ledger_grant).where(ledger_grant.c.org_id == org_id, ledger_grant.c.left > 0)).all()
         credits = [credit_of(row) for row in rows]
@@ -172,7 +172,7 @@ class LedgerReader:
         """
         require(actor, BILLING_READ, "ledger.verify")
         anchor = self._heads.read().get(actor.org_id)
-        with self._control.read() as connection:
+        with snapshot(self._control) as connection:
             return verify_ledger(connection, actor.org_id, self._key, anchor)
 
     def _transaction(self, connection: Connection, org_id: str, transaction_id: str) -> Transaction:
@@ -203,6 +203,6 @@ class LedgerReader:
 
     def _found(self, org_id: str, *conditions: ColumnElement[bool], newest: int | None = None) -> list[Transaction]:
         query = select(ledger_transaction).where(ledger_transaction.c.org_id == org_id, *conditions)
-        with self._control.read() as connection:
+        with snapshot(self._control) as connection:
             rows = connection.execute(query.order_by(ledger_transaction.c.seq.desc()).limit(newest)).all()
             return [read_transaction(connection, row) for row in reversed(rows)]

@@ -7,6 +7,7 @@ refused. What time does (grants expire, holds lapse) is written down by whoever 
 from __future__ import annotations
 
 import logging
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -22,11 +23,12 @@ from byok.control import ControlPlane
 from byok.control.tables import ledger_grant, ledger_hold, ledger_transaction
 from byok.ids import natural_id, new_id
 from byok.ledger.books import Books
-from byok.ledger.chain import Leg, Terms, Transaction, body_of
+from byok.ledger.chain import Leg, Terms, Transaction, body_of, hold_body
 from byok.ledger.draw import Kind
-from byok.ledger.errors import BadGrantOfCredit, BadLedgerSetting, BalanceTooLow, HoldClosed, NotReversible
+from byok.ledger.errors import BadGrantOfCredit, BadLedgerSetting, BalanceTooLow, HoldClosed
 from byok.ledger.reading import Balance, Hold, LedgerReader
-from byok.money import ecu
+from byok.ledger.reversing import mirrored
+from byok.money import USD_PLACES, ecu
 
 HOLD_LIFETIME = timedelta(days=30)
 """How long a hold stays that nobody settles. What is settled later is drawn like any other usage."""
@@ -90,13 +92,16 @@ class Ledger(LedgerReader):
             raise BadGrantOfCredit("credit must be more than nothing, and less than 1,000,000,000 ECU", hint="give an amount such as 100")
         if not 1 <= priority <= 1000:
             raise BadGrantOfCredit(f"priority {priority} is not from 1 to 1000", hint="10 is usual; the lower is drawn first")
-        now = utcnow()
-        if expires_at is not None and expires_at <= (effective_at or now):
-            raise BadGrantOfCredit("credit that expires before it takes effect", hint="give a later time of expiry")
+        if paid_usd is not None and not _storable(paid_usd):
+            raise BadGrantOfCredit("what was paid cannot be stored exactly", hint="use at most 16 whole digits and 12 decimals")
+        if len(operation or "") > 150 or not all(map(_plain, (operation or "", note))):
+            raise BadGrantOfCredit(
+                "the name of an operation has at most 150 characters, and it and the note no control characters", hint="write plain text"
+            )
         operation = f"top_up:{operation or new_id()}"
         terms = Terms(micro_ecu, kind, paid_usd, note, priority, effective_at, expires_at)
         with self._audit.act(actor, "ledger.top_up", operation, micro_ecu=micro_ecu, kind=kind) as connection:
-            posted = _add(self._books(connection, actor.org_id, actor.member_id), operation, terms, now)
+            posted = _add(self._books(connection, actor.org_id, actor.member_id), operation, terms)
         self._remember(posted)
         return posted
 
@@ -106,7 +111,7 @@ class Ledger(LedgerReader):
             books = self._books(connection, org_id, None)
             if books.named(WELCOME) is not None:
                 return
-            posted = _add(books, WELCOME, Terms(micro_ecu, "promotional", None, "welcome", 10, None, None), utcnow())
+            posted = _add(books, WELCOME, Terms(micro_ecu, "promotional", None, "welcome", 10, None, None))
         self._audit.record("done", "ledger.welcome", WELCOME, chain=org_id, actor="byok init", micro_ecu=micro_ecu)
         self._remember(posted)
 
@@ -128,7 +133,7 @@ class Ledger(LedgerReader):
         require(actor, RUNS_WRITE, "ledger.hold")
         if micro_ecu <= 0:
             raise ValueError("a hold is for more than nothing")
-        operation, body = f"hold:{operation}", body_of(micro_ecu, run_id)
+        operation, body = f"hold:{operation}", hold_body(micro_ecu, run_id, lifetime)
         hold_id = natural_id("hold", actor.org_id, operation)
         with self._writing(actor) as books:
             if books.written(operation, body) is None:
@@ -141,8 +146,7 @@ class Ledger(LedgerReader):
                         available_micro_ecu=available,
                     )
                 facts = {"id": hold_id, "org_id": actor.org_id, "run_id": run_id, "micro_ecu": micro_ecu, "state": "open"}
-                now = utcnow()
-                books.connection.execute(insert(ledger_hold).values(facts | {"created_at": now, "expires_at": now + lifetime}))
+                books.connection.execute(insert(ledger_hold).values(facts | {"created_at": books.now, "expires_at": books.now + lifetime}))
                 parts, _ = books.drawn(micro_ecu)
                 legs = [leg for grant, part in parts for leg in (Leg("credit", -part, grant), Leg("held", part, grant))]
                 books.post("hold", operation, body, legs, hold_id=hold_id, run_id=run_id)
@@ -246,7 +250,7 @@ class Ledger(LedgerReader):
             if (before := books.written(operation, body)) is not None:
                 return before
             taken = self._transaction(connection, actor.org_id, transaction_id)
-            legs = _mirrored(books, taken)
+            legs = mirrored(books, taken)
             posted = books.post("reverse", operation, body, legs, hold_id=taken.hold_id, run_id=taken.run_id, reverses=taken.id)
         self._remember(posted)
         return posted
@@ -273,7 +277,7 @@ class Ledger(LedgerReader):
             raise BadLedgerSetting("thresholds are percents between 1 and 99", hint="give them like --warn 20 --warn 5")
         changes: dict[str, object] = {} if overdraft_limit is None else {"overdraft_limit": overdraft_limit}
         if thresholds is not None:
-            changes |= {"thresholds": tuple(sorted(set(thresholds), reverse=True)), "warned": None}
+            changes["thresholds"] = tuple(sorted(set(thresholds), reverse=True))
         if webhook is not None:
             changes["webhook"] = webhook or None
         told = {name: list(value) if isinstance(value, tuple) else value for name, value in changes.items() if name != "webhook"}
@@ -310,12 +314,25 @@ class Ledger(LedgerReader):
             _log.warning("the head of the ledger was not kept in %s: %s", self._heads.path, type(error).__name__)
 
 
-def _add(books: Books, operation: str, terms: Terms, now: datetime) -> Transaction:
+def _storable(amount: Decimal) -> bool:
+    """Whether the warehouse takes an amount as it is: one that it refuses would keep all entries from it."""
+    return amount.is_finite() and 0 <= amount < 10**16 and amount == amount.quantize(USD_PLACES)
+
+
+def _plain(text: str) -> bool:
+    """Whether every database takes a text: no NUL, no half of a surrogate pair."""
+    return not any(unicodedata.category(sign) in ("Cc", "Cs") for sign in text)
+
+
+def _add(books: Books, operation: str, terms: Terms) -> Transaction:
     """Write new credit, unless it was written before."""
     body = terms.body()
     if (before := books.written(operation, body)) is not None:
         return before
-    grant_id = natural_id("credit", books.org_id, operation)
+    # After the look-up: what was written stays the answer, also when it has expired since.
+    if terms.expires_at is not None and terms.expires_at <= max(terms.effective_at or books.now, books.now):
+        raise BadGrantOfCredit("credit that expires before it takes effect", hint="give a later time of expiry")
+    grant_id = new_id()  # in the order of their making, which is how those that are alike are drawn on
     books.connection.execute(
         insert(ledger_grant).values(
             id=grant_id,
@@ -327,32 +344,12 @@ def _add(books: Books, operation: str, terms: Terms, now: datetime) -> Transacti
             left=0,
             paid_usd=terms.paid_usd,
             note=terms.note,
-            effective_at=terms.effective_at or now,
+            effective_at=terms.effective_at or books.now,
             expires_at=terms.expires_at,
-            created_at=now,
+            created_at=books.now,
         )
     )
     legs = [Leg("wash", -terms.micro_ecu), Leg("credit", terms.micro_ecu, grant_id)]
     posted = books.post("top_up" if terms.kind == "paid" else "grant", operation, body, legs)
     books.change(reference=max(books.account.left, 0), warned=None)
     return posted
-
-
-def _mirrored(books: Books, taken: Transaction) -> list[Leg]:
-    if taken.kind in ("top_up", "grant"):
-        (credit,) = [leg for leg in taken.legs if leg.account == "credit" and leg.micro_ecu > 0]
-        left = next((one.left for one in books.credits() if one.id == credit.grant_id), 0)
-        if left < credit.micro_ecu:
-            raise NotReversible(f"of that credit, {ecu(left)} ECU are left", hint="what was used, held or has expired cannot be taken back")
-        return [Leg("credit", -credit.micro_ecu, credit.grant_id), Leg("wash", credit.micro_ecu)]
-    if taken.kind == "settle":
-        legs = []
-        for leg in taken.legs:
-            if leg.account == "usage" and leg.grant_id is not None:
-                legs += [Leg("usage", -leg.micro_ecu, leg.grant_id), Leg("credit", leg.micro_ecu, leg.grant_id)]
-            elif leg.account == "usage":
-                legs.append(Leg("usage", -leg.micro_ecu))
-            elif leg.account in ("overdraft", "waived") and leg.micro_ecu < 0:
-                legs.append(Leg(leg.account, -leg.micro_ecu))
-        return legs
-    raise NotReversible(f"a transaction of kind {taken.kind} cannot be taken back", hint="only top-ups, grants and settlements can")

@@ -10,6 +10,7 @@ from byok.clock import utcnow
 from byok.control import ControlPlane
 from byok.control.tables import ledger_entry, ledger_grant, ledger_transaction
 from byok.ids import natural_id
+from byok.ledger.books import snapshot
 from byok.warehouse import Warehouse
 from byok.warehouse.query import SnapshotMissing
 from byok.warehouse.rows import GrantRow, LedgerEntryRow
@@ -33,7 +34,7 @@ def ship(control: ControlPlane, warehouse: Warehouse, org_id: str) -> bool:
 def _rows(control: ControlPlane, org_id: str, last: int) -> Iterator[GrantRow | LedgerEntryRow]:
     now = utcnow()
     new = (ledger_transaction.c.org_id == org_id) & (ledger_transaction.c.seq > last)
-    with control.read() as connection:
+    with snapshot(control) as connection:
         for row in connection.execute(
             select(ledger_grant).join(ledger_transaction, ledger_transaction.c.id == ledger_grant.c.transaction_id).where(new)
         ):

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, select
 from byok.access.heads import Head
 from byok.control.tables import ledger_entry, ledger_grant, ledger_hold, ledger_transaction
 from byok.ledger.books import account_of, transaction_of
-from byok.ledger.chain import FIRST, Leg, Terms, Transaction
+from byok.ledger.chain import FIRST, Leg, Terms, Transaction, body_of, hold_body
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,15 @@ class Verified:
 
 
 class _Totals:
-    """Balances, added up from entries alone."""
+    """What entries and transactions alone say of balances, grants and holds."""
 
     def __init__(self) -> None:
         self.accounts: dict[str, int] = defaultdict(int)
         self.grants: dict[str, int] = defaultdict(int)
-        self.holds: dict[str, int] = defaultdict(int)
+        self.made: dict[str, Transaction] = {}
+        self.held: dict[str, int] = defaultdict(int)
+        self.holds: dict[str, dict[str, Transaction]] = defaultdict(dict)
+        self.reference = 0
 
     def add(self, posted: Transaction) -> None:
         for leg in posted.legs:
@@ -46,25 +49,33 @@ class _Totals:
             if leg.account == "credit" and leg.grant_id is not None:
                 self.grants[leg.grant_id] += leg.micro_ecu
             if leg.account == "held" and posted.hold_id is not None:
-                self.holds[posted.hold_id] += leg.micro_ecu
+                self.held[posted.hold_id] += leg.micro_ecu
+        if posted.kind in ("top_up", "grant"):
+            (grant,) = [leg.grant_id for leg in posted.legs if leg.account == "credit" and leg.grant_id and leg.micro_ecu > 0]
+            self.made[grant] = posted
+            self.reference = max(0, sum(self.accounts[name] for name in ("credit", "held", "overdraft")))
+        elif posted.hold_id is not None:
+            self.holds[posted.hold_id][posted.operation.partition(":")[0]] = posted
 
 
 def verify_ledger(connection: Connection, org_id: str, key: bytes, anchor: Head | None) -> Verified:
-    """Check the chain of an organisation, then every balance against its entries.
+    """Check the chain of an organisation, then every grant, hold and balance against it.
 
     Args:
-        connection: The control plane.
+        connection: The control plane, as it was at one time.
         org_id: Whose ledger.
         key: What its transactions are signed with.
         anchor: The head that was seen here last.
     """
-    previous, sound, totals, asked = FIRST, 0, _Totals(), {}
-    for posted in _transactions(connection, org_id):
+    previous, sound, totals = FIRST, 0, _Totals()
+    for posted, odd in _transactions(connection, org_id):
         here = f"ledger_transaction {posted.seq}"
         if posted.seq != sound + 1:
             return Verified(sound, f"ledger_transaction {sound + 1}", "missing")
         if not hmac.compare_digest(posted.mac, posted.sign(key)):
             return Verified(sound, here, "it or one of its entries was changed, added or removed, or it was not written by byok")
+        if odd is not None:
+            return Verified(sound, f"ledger_entry {posted.seq}/{odd}", "its number or its organisation was changed")
         if posted.previous != previous:
             return Verified(sound, here, "does not follow the transaction before it")
         if sum(leg.micro_ecu for leg in posted.legs):
@@ -73,18 +84,18 @@ def verify_ledger(connection: Connection, org_id: str, key: bytes, anchor: Head 
         if anchor and anchor[0] == sound and anchor[1] != posted.mac:
             return Verified(sound - 1, here, "not the transaction that was seen here before")
         totals.add(posted)
-        if posted.kind in ("top_up", "grant"):
-            asked[posted.id] = posted
     if anchor and anchor[0] > sound:
         return Verified(sound, f"ledger_transaction {sound + 1}", f"missing: {anchor[0]} transactions were seen here before")
     return (
-        _grants(connection, org_id, sound, totals, asked)
+        _strays(connection, org_id, sound)
+        or _grants(connection, org_id, sound, totals)
         or _holds(connection, org_id, sound, totals)
         or _account(connection, org_id, sound, previous, totals)
     )
 
 
-def _transactions(connection: Connection, org_id: str) -> Iterator[Transaction]:
+def _transactions(connection: Connection, org_id: str) -> Iterator[tuple[Transaction, int | None]]:
+    """Each transaction, and the number of its first entry whose place or organisation, which are not signed, are not what they must be."""
     rows = connection.execute(select(ledger_transaction).where(ledger_transaction.c.org_id == org_id).order_by(ledger_transaction.c.seq))
     entries = connection.execute(
         select(ledger_transaction.c.seq, ledger_entry)
@@ -95,27 +106,34 @@ def _transactions(connection: Connection, org_id: str) -> Iterator[Transaction]:
     grouped = groupby(entries, key=lambda entry: entry.seq)
     seq, legs = next(grouped, (None, iter(())))
     for row in rows:
-        mine: tuple[Leg, ...] = ()
+        mine: list[Row[Any]] = []
         if seq == row.seq:
-            mine = tuple(Leg(entry.account, entry.micro_ecu, entry.grant_id) for entry in legs)
+            mine = list(legs)
             seq, legs = next(grouped, (None, iter(())))
-        yield transaction_of(row, mine)
+        odd = next((number for number, one in enumerate(mine, 1) if (one.number, one.org_id) != (number, org_id)), None)
+        yield transaction_of(row, tuple(Leg(one.account, one.micro_ecu, one.grant_id) for one in mine)), odd
 
 
-def _grants(connection: Connection, org_id: str, sound: int, totals: _Totals, asked: dict[str, Transaction]) -> Verified | None:
+def _strays(connection: Connection, org_id: str, sound: int) -> Verified | None:
+    """Entries of the organisation that belong to none of its transactions."""
+    mine = select(ledger_transaction.c.id).where(ledger_transaction.c.org_id == org_id)
+    stray = select(ledger_entry).where(ledger_entry.c.org_id == org_id, ledger_entry.c.transaction_id.not_in(mine)).limit(1)
+    row = connection.execute(stray).first()
+    return None if row is None else Verified(sound, f"ledger_entry {row.transaction_id}/{row.number}", "belongs to no transaction")
+
+
+def _grants(connection: Connection, org_id: str, sound: int, totals: _Totals) -> Verified | None:
     rows = connection.execute(select(ledger_grant).where(ledger_grant.c.org_id == org_id).order_by(ledger_grant.c.id)).all()
     for row in rows:
         here = f"ledger_grant {row.id}"
-        made = asked.pop(row.transaction_id, None)
+        made = totals.made.pop(row.id, None)
         if made is None:
             return Verified(sound, here, "no transaction made it")
-        if made.body not in _bodies(row):
+        if made.body not in _bodies(row) or (row.transaction_id, row.created_at) != (made.id, made.at):
             return Verified(sound, here, "not what its top-up says")
         if row.left != totals.grants[row.id]:
             return Verified(sound, here, f"{row.left} micro-ECU are noted as left, and its entries add up to {totals.grants[row.id]}")
-    if asked:
-        return Verified(sound, f"ledger_grant of transaction {min(one.seq for one in asked.values())}", "missing")
-    return None
+    return Verified(sound, f"ledger_grant {min(totals.made)}", "missing") if totals.made else None
 
 
 def _bodies(row: Row[Any]) -> tuple[str, ...]:
@@ -128,19 +146,29 @@ def _bodies(row: Row[Any]) -> tuple[str, ...]:
 def _holds(connection: Connection, org_id: str, sound: int, totals: _Totals) -> Verified | None:
     rows = connection.execute(select(ledger_hold).where(ledger_hold.c.org_id == org_id).order_by(ledger_hold.c.id)).all()
     for row in rows:
-        held = totals.holds.pop(row.id, None)
-        wanted = row.micro_ecu if row.state == "open" else 0
-        if held is None or held != wanted:
-            return Verified(sound, f"ledger_hold {row.id}", f"it is {row.state}, and its entries add up to {held or 0} micro-ECU held")
-    gone = sorted(hold for hold, held in totals.holds.items() if held)
-    return Verified(sound, f"ledger_hold {gone[0]}", "missing") if gone else None
+        here, story = f"ledger_hold {row.id}", totals.holds.pop(row.id, {})
+        made, settled = story.get("hold"), story.get("settle")
+        if made is None:
+            return Verified(sound, here, "no transaction made it")
+        if made.body != hold_body(row.micro_ecu, row.run_id, row.expires_at - row.created_at) or row.created_at != made.at:
+            return Verified(sound, here, "not what was asked for")
+        ends = {"settle": "settled", "release": "released", "lapse": "expired"}
+        state = next((ends[end] for end in ends if end in story), "open")
+        if row.state != state:
+            return Verified(sound, here, f"it is {row.state}, and its transactions say {state}")
+        if (None if row.used is None else body_of(row.used)) != (None if settled is None else settled.body):
+            return Verified(sound, here, "not what it was settled with")
+        wanted = row.micro_ecu if state == "open" else 0
+        if totals.held[row.id] != wanted:
+            return Verified(sound, here, f"it is {state}, and its entries add up to {totals.held[row.id]} micro-ECU held")
+    return Verified(sound, f"ledger_hold {min(totals.holds)}", "missing") if totals.holds else None
 
 
 def _account(connection: Connection, org_id: str, sound: int, mac: str, totals: _Totals) -> Verified:
     account = account_of(connection, org_id)
     if account is None:
         return Verified(sound, f"ledger_account {org_id}", "missing") if sound else Verified(0)
-    told = (account.seq, account.mac, account.available, account.held, -account.overdrawn)
-    if told != (sound, mac, *(totals.accounts[name] for name in ("credit", "held", "overdraft"))):
+    told = (account.seq, account.mac, account.available, account.held, -account.overdrawn, account.reference)
+    if told != (sound, mac, *(totals.accounts[name] for name in ("credit", "held", "overdraft")), totals.reference):
         return Verified(sound, f"ledger_account {org_id}", "its balances are not what the entries add up to")
     return Verified(sound)

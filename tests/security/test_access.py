@@ -83,7 +83,7 @@ PROJECT = Path(byok.__file__).parents[1]
 PRIVILEGED = {"member", "token", "model", "key", "grant", "vault"}
 """Groups of commands that change who may do what, models, or keys: each act of theirs has an entry in the audit log."""
 
-AUDITED = {("bill", "close")}
+AUDITED = {("bill", one) for one in ("close", "topup", "reverse", "refund", "settings")}
 """Other commands that have one."""
 
 

@@ -109,6 +109,7 @@ class Command:
             "token": both.token_ids["bystander"],
             "grant": both.grant_id,
             "run": both.run_id,
+            "topup": both.top_up_id,
             "file": str(both.root / "questions.jsonl"),
             "usage": str(both.root / "usage.csv"),
         }

@@ -50,6 +50,7 @@ class Organisations:
         token_ids: Public parts of them.
         run_id: A complete run of acme.
         grant_id: A grant of acme's editor that is not used.
+        top_up_id: A top-up of acme of which nothing is used.
     """
 
     root: Path
@@ -57,6 +58,7 @@ class Organisations:
     token_ids: dict[str, str]
     run_id: str
     grant_id: str
+    top_up_id: str
 
     @property
     def acme(self) -> Home:
@@ -161,7 +163,7 @@ def make_organisations(root: Path, server: Sandbox, key: str) -> Organisations:
             editor = authenticate(services.control, issued["editor"].text, services.audit)
             model = services.registry.get(editor, "m")
             grant_id = services.grants.make(editor, "rotate", "m", model.origin, lifetime=timedelta(days=1)).id
-            services.ledger.top_up(services.actor, 1_000_000, operation="first")
+            top_up_id = services.ledger.top_up(services.actor, 1_000_000, operation="first").id
             services.ledger.hold(services.actor, "first", 10)
             ship(services.control, services.warehouse, services.actor.org_id)
             services.warehouse.drain()
@@ -170,7 +172,7 @@ def make_organisations(root: Path, server: Sandbox, key: str) -> Organisations:
     for home in (acme, rival):
         home.token_file.unlink()
     tokens |= {who: made.text for who, made in issued.items()}
-    return Organisations(root, tokens, {who: text.split("_")[1] for who, text in tokens.items()}, run_id, grant_id)
+    return Organisations(root, tokens, {who: text.split("_")[1] for who, text in tokens.items()}, run_id, grant_id, top_up_id)
 
 
 def _add_members(services: Services) -> dict[str, Issued]:
