@@ -25,7 +25,7 @@ from byok.ids import natural_id, new_id
 from byok.ledger.books import Books
 from byok.ledger.chain import Leg, Terms, Transaction, body_of, hold_body
 from byok.ledger.draw import Kind
-from byok.ledger.errors import BadGrantOfCredit, BadLedgerSetting, BalanceTooLow, HoldClosed
+from byok.ledger.errors import BadGrantOfCredit, BadLedgerSetting, BalanceTooLow, HoldClosed, NotReversible
 from byok.ledger.reading import Balance, Hold, LedgerReader
 from byok.ledger.reversing import mirrored
 from byok.money import USD_PLACES, ecu

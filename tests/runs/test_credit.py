@@ -2,7 +2,7 @@
 
 import pytest
 
-from byok.ledger import BalanceTooLow, mismatches
+from byok.ledger import BalanceTooLow, NotReversible, mismatches
 from byok.runs import ApprovalNeeded, NothingToRefund, Resumption, bill_run, change_run, estimate_run, refund_run, resume_run
 from byok.runs.request import EvaluationRequest
 from byok.sandbox import Fault
@@ -149,6 +149,9 @@ def test_a_refund_gives_credit_and_bill_back_alike_and_once(judged):
     assert balance(judged) == (before, 0) and charged(judged, plan) == 0
     classes = "SELECT charge_class, count(*) FROM v1.charges WHERE run_id = ? AND plane = 'ecu' GROUP BY 1 ORDER BY 1 NULLS FIRST"
     assert judged.query(classes, plan.run_id) == [(None, 60), ("correction", 60)]
+    settled = next(one for one in judged.services.ledger.transactions(judged.services.actor) if one.kind == "settle")
+    with pytest.raises(NotReversible):
+        judged.services.ledger.reverse_credit(judged.services.actor, settled.id, "alone")
     with pytest.raises(NothingToRefund):
         refund_run(judged.services, plan.run_id, "again")
     ties(judged)
