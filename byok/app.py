@@ -12,6 +12,7 @@ from byok.datasets import Datasets
 from byok.grading import Judges
 from byok.home import Home
 from byok.keystore import KeyStore, VaultSettings, open_keystore
+from byok.pricing import PriceBook
 from byok.registry import FrontDoor, Health, Registry
 from byok.warehouse import Warehouse
 
@@ -33,6 +34,7 @@ class Services:
     grants: Grants
     front_door: FrontDoor
     health: Health
+    prices: PriceBook
 
 
 def open_audit(home: Home, control: ControlPlane) -> AuditLog:
@@ -81,4 +83,5 @@ def open_services(home: Home | None = None, vault: VaultSettings | Literal["loca
         grants=grants,
         front_door=FrontDoor(registry, grants),
         health=Health(control, registry, warehouse, audit),
+        prices=PriceBook(control, audit),
     )
