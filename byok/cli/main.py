@@ -33,6 +33,7 @@ _COMMANDS = {
     "evaluate": ("byok.cli.evaluate:evaluate", "Evaluate a model on a data set."),
     "run": ("byok.cli.run:app", "List runs, show one, or go on with one."),
     "bill": ("byok.cli.bill:app", "Show the two bills of a run."),
+    "price": ("byok.cli.price:app", "Show and set what models cost, and price charges that had no price."),
     "report": ("byok.cli.report:report", "Write the report page of a run."),
     "sql": ("byok.cli.sql:sql", "Query the results, read-only."),
     "sandbox": ("byok.cli.sandbox:app", "Serve a simulated endpoint on this machine."),

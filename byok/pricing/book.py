@@ -135,19 +135,10 @@ class PriceBook:
             NotFound: There is no such model.
         """
         require(actor, MODELS_READ, "price.show")
-        return self.of_model(actor, model).at(at or utcnow(), prompt_tokens)
-
-    def of_model(self, actor: Actor, model: str) -> ModelPrices:
-        """All prices of a model.
-
-        Raises:
-            ScopeMissing: The actor lacks `models:read`.
-            NotFound: There is no such model.
-        """
-        require(actor, MODELS_READ, "price.show")
         row = self._model(actor, model)
         with self._control.read() as connection:
-            return ModelPrices(read_entries(connection, actor.org_id, row.id), row.base_url, row.remote_id)
+            prices = ModelPrices(read_entries(connection, actor.org_id, row.id), row.base_url, row.remote_id)
+        return prices.at(at or utcnow(), prompt_tokens)
 
     def _model(self, actor: Actor, key: str) -> Row[Any]:
         with self._control.read() as connection:

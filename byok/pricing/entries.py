@@ -12,6 +12,7 @@ from sqlalchemy import Connection, select
 
 from byok.clock import utcnow
 from byok.control import ControlPlane
+from byok.control.tables import model as model_table
 from byok.control.tables import price as price_table
 from byok.engine.plan import ModelRef
 from byok.ids import new_id
@@ -107,6 +108,13 @@ def read_entries(connection: Connection, org_id: str, model_id: str) -> list[Pri
         .order_by(price_table.c.created_at, price_table.c.id)
     )
     return [_entry(row) for row in found.mappings()]
+
+
+def load_all_prices(control: ControlPlane, org_id: str) -> dict[str, ModelPrices]:
+    """The prices of all models of an organisation as they are now, by id, for whoever has been allowed to ask."""
+    with control.read() as connection:
+        models = connection.execute(select(model_table).where(model_table.c.org_id == org_id)).all()
+        return {row.id: ModelPrices(read_entries(connection, org_id, row.id), row.base_url, row.remote_id) for row in models}
 
 
 def load_prices(control: ControlPlane, org_id: str, model: ModelRef) -> ModelPrices:

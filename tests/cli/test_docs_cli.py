@@ -23,6 +23,7 @@ COMMANDS = [
     *(f"judge {one}" for one in ("create", "list", "show")),
     "evaluate",
     *(f"run {one}" for one in ("list", "show", "resume", "watch", "pause", "continue", "cancel")),
+    *(f"price {one}" for one in ("show", "set", "history", "apply")),
     *("bill show", "report", "sql", "sandbox serve", "sandbox profiles", "up", "demo", "doctor"),
 ]
 
