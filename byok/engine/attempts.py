@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from byok.clock import iso, utcnow
@@ -119,7 +120,7 @@ class Asker:
         """
         prompt, room = self.most(unit)
         usual = prompt / _BYTES_A_TOKEN + (room if room or unit.texts else _USUAL_ROOM)
-        ticket = await self.gate.enter(usual, self.bound(prompt, room) if self.bound else None)
+        ticket = await self.gate.enter(usual, partial(self.bound, prompt, room) if self.bound else Amount())
         if ticket is None:
             return None
         if self.gate.clock() > until:

@@ -28,9 +28,7 @@ def test_the_shares_come_to_the_busy_time_and_each_is_its_own_to_the_microsecond
     assert [share == UNKNOWN for share in shares] == [end == UNKNOWN for end in closed]
     busy = union(opened, closed)
     assert sum(share for share in shares if share != UNKNOWN) == len(busy)
-    under_way = {
-        moment: sum(begin <= moment < end for begin, end in zip(opened, closed, strict=True) if end != UNKNOWN) for moment in busy
-    }
+    under_way = {moment: sum(begin <= moment < end for begin, end in zip(opened, closed, strict=True) if end != UNKNOWN) for moment in busy}
     for begin, end, share in zip(opened, closed, shares, strict=True):
         if end != UNKNOWN:
             exact = sum(Fraction(1, under_way[moment]) for moment in range(begin, end))
