@@ -142,12 +142,12 @@ def set_(
     _report(services, model)
 
     def draw(out: Console) -> None:
-        out.print(f"{visible(model)}: {_told(entry)} from {entry.effective_from:%Y-%m-%d %H:%M:%S} UTC on")
+        out.print(f"{visible(model)}: {_told(entry)} from {entry.effective_from:%Y-%m-%d %H:%M:%S} UTC on", soft_wrap=True)
         if BILLING_READ not in services.actor.scopes:
             return
         waiting = [one for one in unpriced_charges(services.warehouse, services.actor.org_id) if one.model_key == model]
         if waiting:
-            out.print(f"{waiting[0].charges} charges of it have no price yet: byok price apply")
+            out.print(f"{waiting[0].charges} charges of it have no price yet: byok price apply", soft_wrap=True)
 
     emit({"entry": {"model": model, **entry.as_dict()}}, json=json, human=draw)
 
@@ -179,7 +179,9 @@ def history(model: str, /, *, json: Json = False) -> None:
 
     def draw(out: Console) -> None:
         if not entries:
-            out.print(f"no price was ever set for {visible(model)}: byok price show {visible(model)} tells what is in force")
+            out.print(
+                f"no price was ever set for {visible(model)}: byok price show {visible(model)} tells what is in force", soft_wrap=True
+            )
             return
         columns = ("from", "kind", "input", "cached", "output", "reasoning", "GPU hour", "GPUs", "set at", "note")
         rows = [
