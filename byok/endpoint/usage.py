@@ -70,7 +70,16 @@ def read_usage(value: Any, headers: Mapping[str, str]) -> Usage:
         sound = sound and (cached or 0) <= prompt and (reasoning or 0) <= completion
     known = prompt is not None and completion is not None
     usage_class: UsageClass = "invalid" if not sound else "reported" if known else "missing"
-    return Usage(prompt, completion, cached, reasoning, usage_class, read_cost(value.get("cost")))
+    return Usage(prompt, completion, cached, reasoning, usage_class, _cost_of(value))
+
+
+def _cost_of(usage: dict[str, Any]) -> Decimal | None:
+    cost = read_cost(usage.get("cost"))
+    if cost is None or usage.get("is_byok") is not True:
+        return cost
+    # A router that used the owner's own key charges its fee, and what the model cost is on another account of the owner's.
+    upstream = read_cost(_member(usage.get("cost_details"), "upstream_inference_cost"))
+    return None if upstream is None else cost + upstream
 
 
 def read_cost(value: Any) -> Decimal | None:

@@ -63,7 +63,8 @@ def report_model(
         control: Where the prices are that the probe is billed by; goes with a probe.
     """
     rows: list[Row] = [model.row()]
-    if probed is not None and control is not None:
+    if probed is not None:
+        assert control is not None
         rows += _probe_rows(asked or model, model, probed, load_prices(control, model.org_id, (asked or model).ref()))
     warehouse.write_segment(rows)
     warehouse.drain()

@@ -232,6 +232,24 @@ def test_a_cost_is_read_exactly_or_not_at_all(told, read):
     assert read_cost(told) == (None if read is None else Decimal(read))
 
 
+@pytest.mark.parametrize(
+    ("more", "cost"),
+    [
+        ({}, "0.05"),
+        ({"is_byok": False, "cost_details": {"upstream_inference_cost": 0.05}}, "0.05"),
+        ({"cost_details": {"upstream_inference_cost": 19}}, "0.05"),
+        ({"is_byok": True, "cost_details": {"upstream_inference_cost": 0.95}}, "1.00"),
+        ({"is_byok": True, "cost_details": {"upstream_inference_cost": None}}, None),
+        ({"is_byok": True, "cost_details": {"upstream_inference_cost": -1}}, None),
+        ({"is_byok": True}, None),
+        ({"is_byok": "true", "cost_details": "none"}, "0.05"),
+    ],
+)
+def test_a_routers_fee_alone_is_not_what_a_request_costs_under_the_owners_own_key(more, cost):
+    told = read_usage({"prompt_tokens": 1, "completion_tokens": 1, "cost": 0.05} | more, {}).cost_usd
+    assert told == (None if cost is None else Decimal(cost))
+
+
 @given(st.one_of(st.floats(), st.integers(), st.text(max_size=30), st.booleans(), st.none(), st.decimals().map(str)))
 def test_no_cost_that_an_endpoint_tells_is_ever_more_than_it_can_be(told):
     cost = read_usage({"prompt_tokens": 1, "completion_tokens": 1, "cost": told}, {}).cost_usd
