@@ -11,6 +11,7 @@ import pytest
 from byok.billing import apply_prices, how_to_price, two_bills, unpriced_charges
 from byok.errors import ByokError
 from byok.money import GPU_HOUR, cost_usd
+from byok.reporting import report_page, run_summary
 from byok.runs import Resumption, bill_run, change_run, finish_run
 from byok.sandbox import Fault
 from byok_testing.chain import carry_out
@@ -213,6 +214,13 @@ def test_charges_without_a_price_get_one_later_and_only_once(sums):
     assert sums.query("SELECT total_usd, unpriced_charges FROM v1.bills WHERE run_id = ? AND plane = 'provider'", plan.run_id) == [
         (bills.total_usd, bills.unknown("provider"))
     ]
+    org = sums.services.actor.org_id
+    summary = run_summary(sums.services.warehouse, org, plan.run_id)
+    assert (summary.provider_usd, summary.unpriced_charges) == (bills.total_usd, bills.unknown("provider"))
+    assert sums.query("SELECT provider_usd, unpriced_charges FROM v1.leaderboard WHERE run_id = ?", plan.run_id) == [
+        (bills.total_usd, bills.unknown("provider"))
+    ]
+    assert f"{bills.unknown('provider')} charges of unknown amount not in it" in report_page(sums.services.warehouse, org, plan.run_id)
     assert applied.usd == sums.query("SELECT sum(amount_usd) FROM v1.charges WHERE corrects IS NOT NULL")[0][0]
     # Billing the run again adds nothing to it.
     bill_run(sums.services, plan.run_id)
