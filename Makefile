@@ -80,6 +80,31 @@ $(MLFLOW)/.ready: requirements-mlflow.lock
 test-mlflow: $(READY) $(MLFLOW)/.ready ## Run the tests of real MLflow gateways (900 MB, 6 minutes)
 	BYOK_MLFLOW_VENV=$(abspath $(MLFLOW)) $(BIN)/python -m pytest tests/outside/mlflow $(PYTEST_ARGS)
 
+DBT := .venv-dbt
+$(DBT)/.ready: requirements-dbt.lock
+	$(PYTHON) -m venv $(DBT)
+	$(DBT)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-dbt.lock
+	@touch $@
+
+.PHONY: test-dbt
+test-dbt: $(READY) $(DBT)/.ready ## Run the example dbt project on a real snapshot (200 MB, 1 minute)
+	BYOK_DBT_VENV=$(abspath $(DBT)) $(BIN)/python -m pytest tests/outside/dbt $(PYTEST_ARGS)
+
+FOCUS := .venv-focus
+# The validator needs Python 3.12 or newer, and is published as source only, like one of what it needs; their hashes are checked all the same.
+FOCUS_PYTHON ?= $(shell for one in python3.13 python3.12 python3 "$$HOME"/.pyenv/versions/3.1[23].*/bin/python; do \
+	"$$one" -c 'import sys; sys.exit(not (3, 12) <= sys.version_info < (3, 14))' 2>/dev/null && echo "$$one" && break; done)
+$(FOCUS)/.ready: requirements-focus.lock
+	@[ -n "$(FOCUS_PYTHON)" ] || { echo "focus-validator needs Python 3.12 or 3.13, and none was found: set FOCUS_PYTHON=/path/to/python3.12"; exit 1; }
+	$(FOCUS_PYTHON) -m venv $(FOCUS)
+	$(FOCUS)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
+		--no-binary focus-validator,pandasql -r requirements-focus.lock
+	@touch $@
+
+.PHONY: test-focus
+test-focus: $(READY) $(FOCUS)/.ready ## Check the FOCUS export with the FinOps Foundation's validator (500 MB, 2 minutes)
+	BYOK_FOCUS_VENV=$(abspath $(FOCUS)) $(BIN)/python -m pytest tests/outside/focus $(PYTEST_ARGS)
+
 .PHONY: test-live
 test-live: $(READY) ## Run the whole chain on a server of your own: BYOK_LIVE_BASE_URL, BYOK_LIVE_MODEL, BYOK_LIVE_KEY
 	$(BIN)/python -m pytest tests/outside/live $(PYTEST_ARGS)
@@ -95,12 +120,21 @@ format: $(READY) ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+.PHONY: docs
+docs: $(READY) ## Write the data dictionary and the dbt sources anew, from the database's own comments
+	$(BIN)/byok schema show --format markdown > docs/data-dictionary.md.part && mv docs/data-dictionary.md.part docs/data-dictionary.md
+	$(BIN)/byok schema show --format dbt > docs/dbt/models/sources.yml.part && mv docs/dbt/models/sources.yml.part docs/dbt/models/sources.yml
+
 .PHONY: lock
 lock: $(READY) ## Resolve the dependencies anew into the lock files
 	$(BIN)/uv pip compile --quiet --generate-hashes --universal --no-emit-index-url --python-version 3.11 \
 		--group dev pyproject.toml --output-file requirements.lock --custom-compile-command "make lock"
 	for group in sdk mlflow; do $(BIN)/uv pip compile --quiet --generate-hashes --universal --no-emit-index-url --python-version 3.11 \
 		tests/outside/$$group/requirements.in --output-file requirements-$$group.lock --custom-compile-command "make lock"; done
+	$(BIN)/uv pip compile --quiet --generate-hashes --universal --no-emit-index-url --no-strip-extras --python-version 3.11 \
+		tests/outside/dbt/requirements.in --output-file requirements-dbt.lock --custom-compile-command "make lock"
+	$(BIN)/uv pip compile --quiet --generate-hashes --universal --no-emit-index-url --python-version 3.12 \
+		tests/outside/focus/requirements.in --output-file requirements-focus.lock --custom-compile-command "make lock"
 
 .PHONY: bench
 bench: $(READY) ## Run the benchmarks (results: benchmarks/README.md)
@@ -110,4 +144,5 @@ bench: $(READY) ## Run the benchmarks (results: benchmarks/README.md)
 
 .PHONY: clean
 clean: ## Remove what the other targets made
-	rm -rf $(VENV) $(SDK) $(MLFLOW) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info
+	rm -rf $(VENV) $(SDK) $(MLFLOW) $(DBT) $(FOCUS) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info \
+		docs/dbt/target docs/dbt/logs docs/dbt/.user.yml docs/dbt/marts.duckdb

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from byok.access import Actor, Administration, AuditLog, Grants, actor_from_environment, read_signing_key
+from byok.access.heads import Heads
 from byok.control import ControlPlane, open_control
 from byok.datasets import Datasets
 from byok.grading import Judges
 from byok.home import Home
 from byok.keystore import KeyStore, VaultSettings, open_keystore
+from byok.ledger import Ledger
 from byok.pricing import PriceBook
 from byok.registry import FrontDoor, Health, Registry
 from byok.warehouse import Warehouse
@@ -34,6 +36,7 @@ class Services:
     grants: Grants
     front_door: FrontDoor
     health: Health
+    ledger: Ledger
     prices: PriceBook
 
 
@@ -44,6 +47,15 @@ def open_audit(home: Home, control: ControlPlane) -> AuditLog:
         SigningKeyMissing, SigningKeyExposed: Its key cannot be used.
     """
     return AuditLog(control, read_signing_key(home.signing_key_file, "audit-v1"), home.audit_heads)
+
+
+def open_ledger(home: Home, control: ControlPlane, audit: AuditLog) -> Ledger:
+    """The ledgers of an installation.
+
+    Raises:
+        SigningKeyMissing, SigningKeyExposed: What they are signed with cannot be used.
+    """
+    return Ledger(control, audit, read_signing_key(home.signing_key_file, "ledger-v1"), Heads(home.ledger_heads))
 
 
 def open_services(home: Home | None = None, vault: VaultSettings | Literal["local"] | None = None) -> Services:
@@ -83,5 +95,6 @@ def open_services(home: Home | None = None, vault: VaultSettings | Literal["loca
         grants=grants,
         front_door=FrontDoor(registry, grants),
         health=Health(control, registry, warehouse, audit),
+        ledger=open_ledger(home, control, audit),
         prices=PriceBook(control, audit),
     )

@@ -89,6 +89,11 @@ class Home:
         return self.root / "keys" / "audit-heads.json"
 
     @property
+    def ledger_heads(self) -> Path:
+        """The same for the ledgers of ECU."""
+        return self.root / "keys" / "ledger-heads.json"
+
+    @property
     def vault_credentials(self) -> Path:
         """The folder with this installation's own Vault credentials, one file for each role."""
         return self.root / "keys" / "vault"

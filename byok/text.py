@@ -31,3 +31,11 @@ def markdown(value: object) -> str:
     """A value on one line of GitHub's markdown, in a table too, that stays what it is, whoever chose it; None is a dash."""
     text = "-" if value is None else " ".join(visible(str(value)).split())
     return _MARKUP.sub(lambda found: _ENTITIES.get(found[0], f"\\{found[0]}"), text)
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\0")
+
+
+def inert(value: object) -> object:
+    """A cell for a spreadsheet: a text that one would take for a formula gets a quote before it; numbers stay numbers."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import flow, runtime
+from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Completed, Failed
 
 from byok.engine.plan import RunPlan
 from byok.errors import ByokError
 from byok.runs import EvaluationRequest, Finished, Resumption
+from flows.approval import registered
 from flows.events import announce
 from flows.hooks import on_cancellation, on_crashed
 from flows.shards import Spread, in_process
@@ -20,7 +21,7 @@ from tasks.embed import embed_shard
 from tasks.evaluate import evaluate_shard
 from tasks.judge import judge_shard
 from tasks.probe import probe
-from tasks.register import find, register
+from tasks.register import find
 from tasks.report import report
 
 
@@ -31,7 +32,8 @@ async def evaluate(request: EvaluationRequest) -> State[Any]:
     Args:
         request: The model, the data set, the graders and judges, and how to run them.
     """
-    return await carry_out(await register(request, str(runtime.flow_run.id)))
+    plan = await registered(request)
+    return rejected() if plan is None else await carry_out(plan)
 
 
 @flow(name="resume", persist_result=False, validate_parameters=True, on_cancellation=[on_cancellation], on_crashed=[on_crashed])
@@ -43,6 +45,11 @@ async def resume(run_id: str, changes: Resumption | None = None) -> State[Any]:
         changes: Other caps, and what becomes of rows whose answer was not seen; empty leaves them.
     """
     return await carry_out(await find(run_id, changes))
+
+
+def rejected() -> State[Any]:
+    """How a run ends that nobody agreed to."""
+    return Cancelled(message="the run was not approved: nothing was asked, and nothing is owed")
 
 
 async def carry_out(plan: RunPlan, spread: Spread = in_process) -> State[Any]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefect import flow, runtime
+from prefect import flow
 from prefect.client.schemas.objects import State
 
 from byok.runs import EvaluationRequest, Resumption
+from flows.approval import registered
 from flows.dask import on_cluster
-from flows.evaluation import carry_out
+from flows.evaluation import carry_out, rejected
 from flows.hooks import on_cancellation, on_crashed
-from tasks.register import find, register
+from tasks.register import find
 
 
 @flow(name="evaluate-scaled", persist_result=False, validate_parameters=True, on_cancellation=[on_cancellation], on_crashed=[on_crashed])
@@ -23,7 +24,8 @@ async def evaluate_scaled(request: EvaluationRequest, scheduler: str | None = No
         scheduler: Address of the Dask scheduler, such as tcp://127.0.0.1:8786; empty: what BYOK_DASK_SCHEDULER says.
     """
     with on_cluster(scheduler) as spread:
-        return await carry_out(await register(request, str(runtime.flow_run.id)), spread)
+        plan = await registered(request)
+        return rejected() if plan is None else await carry_out(plan, spread)
 
 
 @flow(name="resume-scaled", persist_result=False, validate_parameters=True, on_cancellation=[on_cancellation], on_crashed=[on_crashed])

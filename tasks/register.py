@@ -5,15 +5,18 @@ from __future__ import annotations
 from prefect import task
 
 from byok.engine.plan import RunPlan
-from byok.runs import EvaluationRequest, Resumption, change_run, resume_run, start_run
+from byok.runs import ApprovalNeeded, EvaluationRequest, Resumption, change_run, resume_run, start_run
 from tasks.opening import open_services
 from tasks.policies import SETTINGS
 
 
 @task(name="register", **SETTINGS)
-async def register(request: EvaluationRequest, flow_run_id: str) -> RunPlan:
-    """Resolve the request into a plan and record the run."""
-    return start_run(open_services(), request, flow_run_id)
+async def register(request: EvaluationRequest, flow_run_id: str) -> RunPlan | ApprovalNeeded:
+    """Resolve the request into a plan and record the run; or tell that somebody has to agree to what it may cost."""
+    try:
+        return start_run(open_services(), request, flow_run_id)
+    except ApprovalNeeded as needed:
+        return needed
 
 
 @task(name="find", **SETTINGS)

@@ -6,12 +6,13 @@ import asyncio
 
 from prefect import task
 from prefect.artifacts import acreate_markdown_artifact, acreate_table_artifact
+from prefect.events import emit_event
 
 from byok.app import Services
 from byok.billing import two_bills
 from byok.errors import ByokError
 from byok.reporting import run_summary
-from byok.runs import Finished, finish_run
+from byok.runs import Finished, finish_run, tell_warnings
 from tasks.artifacts import bill_rows, leaderboard_rows, summary_markdown
 from tasks.opening import open_services
 from tasks.policies import SETTINGS
@@ -25,6 +26,8 @@ async def report(
     services = open_services()
     finished = finish_run(services, run_id, error, stopped_by, stopped_message)
     await _show(services, finished)
+    for alert in await tell_warnings(services):
+        emit_event("byok.credit.low", {"prefect.resource.id": f"byok.org.{alert.org_id}"}, payload=alert.as_dict())
     return finished
 
 

@@ -7,10 +7,8 @@ cannot tell by itself that its tail was cut off: the head that this machine saw 
 
 from __future__ import annotations
 
-import fcntl
 import hmac
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -23,11 +21,10 @@ import orjson
 from sqlalchemy import Connection, Row, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from byok.access.heads import Head, Heads, HeadsUnreadable
 from byok.clock import iso, utcnow
 from byok.control import ControlPlane
 from byok.control.tables import audit
-from byok.errors import OutsideError
-from byok.home import private_dir, write_private
 from byok.ids import natural_id
 
 if TYPE_CHECKING:
@@ -36,12 +33,6 @@ if TYPE_CHECKING:
 _FIRST = "0" * 64
 
 _log = logging.getLogger(__name__)
-
-
-class AuditHeadsUnreadable(OutsideError):
-    """The file with the heads of the audit chains is damaged."""
-
-    code = "audit_heads_unreadable"
 
 
 @dataclass(frozen=True)
@@ -104,7 +95,7 @@ class AuditLog:
     """
 
     def __init__(self, control: ControlPlane, key: bytes, heads: Path) -> None:
-        self._control, self._key, self._heads = control, key, heads
+        self._control, self._key, self._heads = control, key, Heads(heads)
         self.installation = natural_id("installation", hmac.new(key, b"chain", sha256).hexdigest())
         """The chain of what belongs to no organisation, such as an unknown token: one for each home, since each has a key of its own."""
 
@@ -166,7 +157,7 @@ class AuditLog:
     def verify(self, chain: str) -> Verified:
         """Check a chain from its first entry on, and against the head that was seen last; name the first bad entry."""
         previous, sound = _FIRST, 0
-        anchor = self._read_heads().get(chain)
+        anchor = self._heads.read().get(chain)
         with self._control.read() as connection:
             for row in connection.execute(select(audit).where(audit.c.chain == chain).order_by(audit.c.seq)):
                 entry = AuditEntry.of(row)
@@ -221,37 +212,14 @@ class AuditLog:
         ]
         return hmac.new(self._key, orjson.dumps(told), sha256).hexdigest()
 
-    def _holds(self, chain: str, head: tuple[int, str]) -> bool:
+    def _holds(self, chain: str, head: Head) -> bool:
         with self._control.read() as connection:
             found = connection.execute(select(audit.c.mac).where(audit.c.chain == chain, audit.c.seq == head[0])).scalar()
         return found == head[1]
 
-    def _read_heads(self) -> dict[str, tuple[int, str]]:
+    def _remember(self, chain: str, head: Head) -> None:
         try:
-            return {chain: (int(seq), str(mac)) for chain, (seq, mac) in orjson.loads(self._heads.read_bytes()).items()}
-        except FileNotFoundError:
-            return {}
-        except (ValueError, TypeError, AttributeError):
-            raise AuditHeadsUnreadable(
-                f"{self._heads} cannot be read", hint="restore it from its backup; deleting it gives up the proof that no entry was cut off"
-            ) from None
-
-    def _remember(self, chain: str, head: tuple[int, str]) -> None:
-        try:
-            self._keep_head(chain, head)
-        except (OSError, AuditHeadsUnreadable, SQLAlchemyError) as error:
+            self._heads.keep(chain, head, lambda seen: self._holds(chain, seen))
+        except (OSError, HeadsUnreadable, SQLAlchemyError) as error:
             # The act is committed, and must not look as if it had failed; `verify` says that the file is damaged.
-            _log.warning("the head of the audit log was not kept in %s: %s", self._heads, type(error).__name__)
-
-    def _keep_head(self, chain: str, head: tuple[int, str]) -> None:
-        private_dir(self._heads.parent)
-        lock = os.open(self._heads.with_suffix(".lock"), os.O_CREAT | os.O_RDWR, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            heads = self._read_heads()
-            seen = heads.get(chain)
-            # Two writers may arrive here in the other order than they committed. A head that the chain has lost stays: it is the proof.
-            if seen is None or (head[0] > seen[0] and self._holds(chain, seen)):
-                write_private(self._heads, orjson.dumps(heads | {chain: head}).decode())
-        finally:
-            os.close(lock)
+            _log.warning("the head of the audit log was not kept in %s: %s", self._heads.path, type(error).__name__)

@@ -1,4 +1,4 @@
-"""`byok bill`: the two bills of a run."""
+"""`byok bill`: the two bills of a run, and what is made of all of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,25 @@ from byok.cli.output import Json, cell, emit, note
 from byok.money import ecu, plain
 from byok.reporting import find_run
 
-app = App(name="bill", help="Show the two bills of a run.")
+app = App(name="bill", help="The two bills: of runs and months, the ECU balance and its ledger.")
+
+_COMMANDS = {
+    "balance": ("byok.cli.ledger:balance", "Show the ECU balance, and the credit that it is made of."),
+    "topup": ("byok.cli.ledger:topup", "Add ECU to the balance."),
+    "ledger": ("byok.cli.ledger:ledger", "List the transactions of the ledger with their entries."),
+    "verify": ("byok.cli.ledger:verify", "Check that the ledger is whole, and says the same as the bills."),
+    "reverse": ("byok.cli.ledger:reverse", "Take a top-up back, of which nothing was used."),
+    "refund": ("byok.cli.ledger:refund", "Take back what the platform charged for a run."),
+    "settings": ("byok.cli.ledger:settings", "Show or change the overdraft, and when and where to warn."),
+    "statement": ("byok.cli.statement:statement", "Show the statement of a month."),
+    "consumption": ("byok.cli.statement:consumption", "Show consumption by day, and when the ECU balance runs out."),
+    "close": ("byok.cli.statement:close", "Close a month: what comes later is a correction."),
+    "export": ("byok.cli.export:export", "Write both bills as FOCUS 1.2, for tools that read costs."),
+    "reconcile": ("byok.cli.reconcile:reconcile", "Compare a provider's own usage export with what was recorded."),
+}
+
+for _name, (_path, _help) in _COMMANDS.items():
+    app.command(_path, name=_name, help=_help)
 
 
 @app.command

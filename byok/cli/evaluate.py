@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from byok.access import RUNS_WRITE, require
 from byok.app import Services, open_services
+from byok.cli.estimating import draw_estimate
 from byok.cli.output import Json, emit
 from byok.cli.processes import FlowProcessFailed, flow_process
 from byok.cli.run import draw_summary
@@ -19,7 +20,7 @@ from byok.engine.progress import read_progress
 from byok.errors import ByokError, InputError
 from byok.grading import EmbeddingOptions, parse_grader
 from byok.reporting import run_summary
-from byok.runs import EvaluationRequest, RunFolder
+from byok.runs import Estimate, EvaluationRequest, RunFolder, check_approval, estimate_run, needs_approval
 
 
 class BadRequest(InputError):
@@ -89,7 +90,7 @@ def evaluate(
         deadline: Seconds for which a row is tried again, from its first request on.
         on_unknown: After a crash, what becomes of rows whose answer was not seen: resend (it may be paid for twice) or hold.
         reuse: Take over answers and verdicts that earlier runs got for the same question; they cost nothing.
-        yes: Do not ask before starting.
+        yes: Do not ask before starting: what the run may cost at most is agreed to.
         json: Print JSON of a stable shape instead of a table.
     """
     services = open_services()
@@ -115,8 +116,16 @@ def evaluate(
         reuse=reuse,
     )
     rows = _check_names(services, request)
-    if not (yes or json) and sys.stdin.isatty() and not _confirmed(request, rows):
-        return 0
+    if yes:
+        request.approved = True
+    else:
+        worst = estimate_run(services, request)
+        ask = not json and sys.stdin.isatty()
+        if not ask:
+            check_approval(worst, request)
+        elif not _confirmed(request, rows, worst):
+            return 0
+        request.approved = True
     (run_id,) = run_flows(services, [request], quiet=json)
     with services.warehouse.reading() as results:
         summary = run_summary(results, services.actor.org_id, run_id)
@@ -172,10 +181,14 @@ def _embeds(request: EvaluationRequest) -> list[EmbeddingOptions]:
     return [embeds for spec in request.graders if (embeds := parse_grader(spec).embeds) is not None]
 
 
-def _confirmed(request: EvaluationRequest, rows: int) -> bool:
+def _confirmed(request: EvaluationRequest, rows: int, worst: Estimate) -> bool:
     calls = rows * (1 + len(_embeds(request)) + len(request.judges))
-    answer = input(f"{rows} rows, at least {calls} requests on your keys. Start? [Y/n] ")
-    return answer.strip().lower() in ("", "y", "yes")
+    # What is costly is shown in full, and takes a yes; the rest goes on with a touch of the return key.
+    costly = needs_approval(worst, request)
+    if costly:
+        draw_estimate(Console(stderr=True, markup=False, highlight=False, emoji=False), worst)
+    answer = input(f"{rows} rows, at least {calls} requests on your keys; {worst.in_words()}. Start? {'[y/N]' if costly else '[Y/n]'} ")
+    return answer.strip().lower() in (("y", "yes") if costly else ("", "y", "yes"))
 
 
 def run_flows(services: Services, requests: list[EvaluationRequest], *, quiet: bool) -> list[str]:

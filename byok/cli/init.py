@@ -10,6 +10,9 @@ from byok.home import Home, private_dir, write_private
 WORKER = "worker"
 """Name of the service member that `byok up` starts workers as."""
 
+WELCOME_ECU = "1000"
+"""What a new organisation is given, so that its first runs need no top-up: 20,000 judge calls by the rate card that ships."""
+
 _BRING_KEYS = "to use it from here too, bring its signing key (BYOK_SIGNING_KEY_FILE), and its Vault settings or key file (BYOK_KEK_FILE)"
 
 
@@ -26,7 +29,7 @@ class Initialised:
         return f"Initialised(made={self.made}, org={self.org!r})"
 
 
-def init(*, org: str, owner: str, json: Json = False) -> None:
+def init(*, org: str, owner: str, credit: str = WELCOME_ECU, json: Json = False) -> None:
     """Create the stores, the first organisation and its owner; running it again changes nothing.
 
     The owner's token is shown once and kept in a file that only you can read.
@@ -34,10 +37,11 @@ def init(*, org: str, owner: str, json: Json = False) -> None:
     Args:
         org: Name of the organisation: lower-case letters, digits, dashes.
         owner: E-mail address of its owner.
+        credit: ECU that a new organisation is given, to begin with.
         json: Print JSON of a stable shape instead of text.
     """
     home = Home.from_environment()
-    done = initialise(home, org, owner)
+    done = initialise(home, org, owner, credit)
     told = {
         "made": done.made,
         "org": org,
@@ -59,10 +63,11 @@ def init(*, org: str, owner: str, json: Json = False) -> None:
     emit({"init": told}, json=json, human=draw)
 
 
-def initialise(home: Home, org: str, owner: str) -> Initialised:
+def initialise(home: Home, org: str, owner: str, credit: str = WELCOME_ECU) -> Initialised:
     """Make an installation, or finish one that was interrupted half way, or upgrade its stores.
 
     Raises:
+        BadAmount: The credit is no amount of ECU; nothing is made.
         BadOrganisation: The name or the address cannot be used; nothing is made.
         OrganisationExists: The installation is another organisation's, the organisation is another owner's, or it was made from another
             home and this one does not have its signing key.
@@ -80,12 +85,15 @@ def initialise(home: Home, org: str, owner: str) -> Initialised:
         reissue,
         service_member_id,
     )
-    from byok.app import open_audit
+    from byok.app import open_audit, open_ledger
     from byok.control import migrate, open_control
     from byok.keystore import create_kek
+    from byok.ledger import ship
+    from byok.money import micro_ecu
     from byok.warehouse import Warehouse
 
     check_organisation(org, owner)
+    given = micro_ecu(credit, what="--credit")
     complete = home.initialised
     for folder in (home.root, home.data, home.datasets, home.spool, home.runs, home.warehouse):
         private_dir(folder)
@@ -121,9 +129,14 @@ def initialise(home: Home, org: str, owner: str) -> Initialised:
             worker = None if member_id is None else reissue(control, member_id)
         if worker is not None:
             write_private(home.worker_token_file, worker + "\n")
+        if given:
+            open_ledger(home, control, audit).welcome(created.org_id, given)
+        warehouse = Warehouse(home.warehouse, home.spool)
+        published = warehouse.migrate().published
+        if ship(control, warehouse, created.org_id):
+            warehouse.drain()
     finally:
         control.close()
-    published = Warehouse(home.warehouse, home.spool).migrate().published
     if not complete:
         write_private(home.data / "initialised", "")
     return Initialised(not complete or changed or (published and not complete), org, owner, token)

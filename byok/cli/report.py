@@ -10,22 +10,10 @@ from cyclopts import Parameter
 
 from byok.access import BILLING_READ, MODELS_READ, require
 from byok.app import open_services
+from byok.cli.files import FileExists, FileUnwritable
 from byok.cli.output import Json, emit
-from byok.errors import InputError
 from byok.reporting import find_run, report_page
 from byok.reporting.page import is_page
-
-
-class FileExists(InputError):
-    """The file is there already."""
-
-    code = "file_exists"
-
-
-class FileUnwritable(InputError):
-    """The file cannot be written."""
-
-    code = "file_unwritable"
 
 
 def report(

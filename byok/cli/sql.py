@@ -11,10 +11,8 @@ from byok.access import BILLING_READ, MODELS_READ, require
 from byok.app import open_services
 from byok.cli.output import Json, console, note, table, to_json
 from byok.errors import InputError
-from byok.text import visible
+from byok.text import inert, visible
 from byok.warehouse import Result
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\0")
 
 
 class QueryMissing(InputError):
@@ -34,7 +32,7 @@ def sql(
 ) -> None:
     """Query the published results with SQL. Nothing can be changed, and no other file reached.
 
-    The views are in schema v1: models, datasets, runs, samples, attempts, verdicts, scores, charges, leaderboard, bills, daily_cost.
+    The views are in schema v1; byok schema show says what each holds.
 
     Args:
         query: The query; - reads it from standard input.
@@ -74,7 +72,7 @@ def _write_csv(result: Result) -> None:
     writer = csv.writer(_Screen() if sys.stdout.isatty() else sys.stdout)
     # A PIVOT makes column names of data.
     for row in (result.columns, *result.rows):
-        writer.writerow([_inert(value) for value in row])
+        writer.writerow([inert(value) for value in row])
 
 
 class _Screen:
@@ -82,8 +80,3 @@ class _Screen:
 
     def write(self, text: str) -> None:
         sys.stdout.write(visible(text.replace("\r\n", "\n")))
-
-
-def _inert(value: object) -> object:
-    """A text that a spreadsheet would take for a formula gets a quote before it; numbers stay numbers."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

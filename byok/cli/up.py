@@ -26,7 +26,7 @@ POOL = "byok"
 DEPLOYMENTS = [
     *("evaluate/ad-hoc", "evaluate/nightly", "resume/resume"),
     *("register_model/register-model", "rotate_key/rotate-key", "rotate_transit/rotate-transit"),
-    "probe_models/probe-models",
+    *("probe_models/probe-models", "low-credit/low-credit"),
 ]
 
 

@@ -338,7 +338,7 @@ ledger_entry = Table(
     Column("transaction_id", String(36), ForeignKey("ledger_transaction.id"), primary_key=True),
     Column("number", Integer, primary_key=True),  # 1, 2, …
     Column("org_id", String(36), nullable=False),
-    Column("account", String(10), nullable=False),  # wash | credit | held | usage | breakage | overdraft
+    Column("account", String(10), nullable=False),  # wash | credit | held | usage | breakage | overdraft | waived
     Column("grant_id", String(36)),
     Column("micro_ecu", BigInteger, nullable=False),  # what goes into the account is positive; a transaction adds up to zero
 )

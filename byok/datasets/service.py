@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 from sqlalchemy import func, select
@@ -184,10 +184,7 @@ class Datasets:
             DatasetNotFound: The content is not here.
             DatasetChanged: What is here is not this content.
         """
-        try:
-            data, index = open_rows(self._directory / version, version)
-        except FileNotFoundError:
-            raise DatasetNotFound("the rows of this data set are not here", hint="add the file again: byok dataset add") from None
+        data, index = self._open(version)
         with data, index:
             if numbers is None:
                 for number, line in enumerate(data):
@@ -199,10 +196,35 @@ class Datasets:
                 data.seek(offset)
                 yield row_of(number, data.readline())
 
+    def size(self, version: str, numbers: Iterable[int] | None = None) -> int:
+        """Bytes of rows as they are stored: no row's texts are longer than its line.
+
+        Args:
+            version: Version of a data set of this installation.
+            numbers: Which rows; all by default.
+
+        Raises:
+            DatasetNotFound: The rows are not here.
+            DatasetChanged: They are not the rows of this version.
+        """
+        data, index = self._open(version)
+        with data, index:
+            whole = os.fstat(data.fileno()).st_size
+            if numbers is None:
+                return whole
+            starts = [*(start for (start,) in OFFSET.iter_unpack(index.read())), whole]
+        return sum(starts[number + 1] - starts[number] for number in numbers)
+
     def quarantine(self, version: str) -> Sequence[Quarantined]:
         """The rows that were set aside when a version was first added."""
         path = self._directory / version / "quarantine.jsonl"
         return [Quarantined(**orjson.loads(line)) for line in path.read_bytes().split(b"\n") if line] if path.exists() else []
+
+    def _open(self, version: str) -> tuple[BinaryIO, BinaryIO]:
+        try:
+            return open_rows(self._directory / version, version)
+        except FileNotFoundError:
+            raise DatasetNotFound("the rows of this data set are not here", hint="add the file again: byok dataset add") from None
 
     def _record(
         self, actor: Actor, name: str, source: str, mapping: Mapping, version: str, rows: int, quarantined: int

@@ -25,7 +25,7 @@ from byok.engine.retry import RetryPolicy, ended
 from byok.errors import ByokError
 from byok.ids import natural_id
 
-_PER_REQUEST, _PER_MESSAGE = 64, 16
+PER_REQUEST, PER_MESSAGE = 64, 16
 """Tokens that a chat template puts around a request and around each of its messages, at most."""
 
 _BYTES_A_TOKEN, _USUAL_ROOM = 3, 1024
@@ -63,7 +63,7 @@ class Unit:
         """Most tokens of the prompt: no tokeniser makes more tokens of a text than it has bytes, and templates put some around it."""
         asked = [*self.texts, *(str(message.get("content", "")) for message in self.messages)]
         told = sum(len(text) if text.isascii() else len(text.encode()) for text in asked)
-        return told + len(str(self.response_format or "")) + _PER_REQUEST + _PER_MESSAGE * len(self.messages)
+        return told + len(str(self.response_format or "")) + PER_REQUEST + PER_MESSAGE * len(self.messages)
 
 
 @dataclass(frozen=True)

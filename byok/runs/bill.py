@@ -16,6 +16,7 @@ from byok.engine.plan import RunPlan
 from byok.engine.replay import NO_USAGE, Replay, attempt_rows, replay
 from byok.pricing import Prices
 from byok.pricing.busy import UNKNOWN, busy_shares, microseconds
+from byok.runs.credit import settle_credit
 from byok.runs.folder import open_run
 from byok.runs.journals import StageJournal, journals_of
 from byok.runs.prices import BilledPrices, billed_prices, note_billing
@@ -23,7 +24,7 @@ from byok.warehouse.rows import AttemptRow, ChargeRow
 
 
 def bill_run(services: Services, run_id: str) -> int:
-    """Write the charges of all attempts of a run; billing it again writes the same lines, so nothing is billed twice.
+    """Write the charges of all attempts of a run, and settle its platform bill; doing it again changes nothing.
 
     Returns:
         How many lines the two bills have together.
@@ -33,7 +34,7 @@ def bill_run(services: Services, run_id: str) -> int:
         NoRateCard: No rate card is in force at the run's start.
     """
     folder, plan = open_run(services, run_id, "run.bill")
-    card, lines = rate_card(plan.created_at), 0
+    card, lines, micro = rate_card(plan.created_at), 0, 0
     note_billing(folder)
     journals = list(journals_of(plan, folder))
     models = {journal.model.id: journal.model for journal in journals}
@@ -45,6 +46,8 @@ def bill_run(services: Services, run_id: str) -> int:
         charges = list(_charges(plan, journal, card, prices[key], busy.get(key)))
         services.warehouse.write_segment(charges)
         lines += len(charges)
+        micro += sum(charge.amount_micro_ecu or 0 for charge in charges)
+    settle_credit(services, plan, micro)
     return lines
 
 

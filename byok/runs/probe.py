@@ -24,7 +24,7 @@ from byok.runs.journals import StageJournal, probe_journal, probed_of
 from byok.runs.seal import seal
 from byok.runs.spending import Tariff, open_budget
 
-_PROMPT, _ROOM = 128, MORE_TOKENS
+PROBE_PROMPT, PROBE_ROOM = 128, MORE_TOKENS
 """Most tokens of a probe's prompt, with the template around it, and of its answer."""
 
 
@@ -78,7 +78,7 @@ class _Purse:
 
     def __init__(self, plan: RunPlan, folder: RunFolder, of: StageJournal, control: ControlPlane) -> None:
         self._plan, self._folder, self._tariff = plan, folder, Tariff(plan, of, folder, control)
-        self._bound = self._tariff.bound(_PROMPT, _ROOM)
+        self._bound = self._tariff.bound(PROBE_PROMPT, PROBE_ROOM)
 
     def open(self) -> None:
         """Set aside what a request can cost.
@@ -121,7 +121,7 @@ def _log(journal: Journal, unit: str, first: int, client: EndpointClient, purse:
             "sample_id": None,
             "number": number,
             "key_version": client.key_version,
-            "most": [_PROMPT, _ROOM],
+            "most": [PROBE_PROMPT, PROBE_ROOM],
             "at": iso(at),
         }
         await journal.commit(opened)

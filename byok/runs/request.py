@@ -110,3 +110,21 @@ class EvaluationRequest(BaseModel):
         description="Take over answers and verdicts that earlier runs got for the same question; they cost nothing.",
         json_schema_extra={"position": 18},
     )
+    approved: bool = Field(
+        default=False,
+        title="Approved",
+        description="Somebody has seen what the run may cost at most, and agrees. Otherwise a costly run waits to be asked about.",
+        json_schema_extra={"position": 19},
+    )
+    approve_up_to_usd: str | None = Field(
+        default=None,
+        title="Standing approval in US dollars",
+        description="For scheduled runs: begin without asking as long as the providers' bills cannot pass this.",
+        json_schema_extra={"position": 20},
+    )
+    approve_up_to_ecu: str | None = Field(
+        default=None,
+        title="Standing approval in ECU",
+        description="The same for the platform's bill.",
+        json_schema_extra={"position": 21},
+    )

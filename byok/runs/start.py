@@ -15,9 +15,12 @@ from byok.engine.control import Settings
 from byok.engine.plan import EmbedderRef, ModelRef, RunPlan
 from byok.errors import InputError
 from byok.grading import EmbeddingOptions, parse_grader
-from byok.ids import natural_id
+from byok.ids import natural_id, new_id
 from byok.money import ecu, micro_ecu, parse_usd, plain
 from byok.registry import Model
+from byok.runs.approval import check_approval
+from byok.runs.credit import hold_credit
+from byok.runs.estimate import Estimate, estimate
 from byok.runs.folder import RunFolder
 from byok.runs.request import EvaluationRequest
 from byok.runs.spending import begin_budget, caps_of, check_caps
@@ -71,6 +74,8 @@ def start_run(services: Services, request: EvaluationRequest, flow_run_id: str) 
     Raises:
         NotPermitted: The member lacks `runs:write` or `models:read`.
         InputError: A name that does not exist, a disabled model, a bad grader or threshold.
+        ApprovalNeeded: It may cost more than the thresholds, and nobody has agreed to that.
+        BalanceTooLow: There is less credit than it may cost.
     """
     actor = services.actor
     require(actor, RUNS_WRITE, "run.start")
@@ -79,6 +84,19 @@ def start_run(services: Services, request: EvaluationRequest, flow_run_id: str) 
     folder = RunFolder.of(services.home, run_id)
     if (folder.path / "plan.json").exists():
         return begin(services, folder, folder.plan())
+    plan = plan_run(services, request, flow_run_id)
+    if not request.approved:
+        check_approval(estimate(services, plan), request)
+    return begin(services, folder, folder.write_plan(plan))
+
+
+def plan_run(services: Services, request: EvaluationRequest, flow_run_id: str) -> RunPlan:
+    """Resolve what was asked for, and store nothing.
+
+    Raises:
+        InputError: A name that does not exist, a disabled model, a bad grader or threshold, a cap that could not be kept.
+    """
+    actor = services.actor
     model = _usable(services, request.model)
     dataset = services.datasets.get(actor, request.dataset).ref()
     parsed = [parse_grader(spec) for spec in request.graders]
@@ -94,7 +112,7 @@ def start_run(services: Services, request: EvaluationRequest, flow_run_id: str) 
     if len(set(names)) < len(names):
         raise DoubleGrader("the same grader or judge is named twice", hint="name each one once")
     plan = RunPlan(
-        run_id=run_id,
+        run_id=run_id_for(flow_run_id),
         org_id=actor.org_id,
         member_id=actor.member_id,
         flow_run_id=flow_run_id,
@@ -121,15 +139,29 @@ def start_run(services: Services, request: EvaluationRequest, flow_run_id: str) 
         reuse=request.reuse,
     )
     check_caps(caps_of(plan, Settings()), plan, services.control)
-    return begin(services, folder, folder.write_plan(plan))
+    return plan
+
+
+def estimate_run(services: Services, request: EvaluationRequest) -> Estimate:
+    """The worst case of a run that has not begun.
+
+    Raises:
+        NotPermitted: The member lacks `models:read`.
+        InputError: See `plan_run`.
+    """
+    require(services.actor, MODELS_READ, "run.estimate")
+    return estimate(services, plan_run(services, request, new_id()))
 
 
 def begin(services: Services, folder: RunFolder, plan: RunPlan) -> RunPlan:
-    """What comes before the first stage, also when a run is gone on with: nothing stops or pauses it, and its budget is reckoned anew.
+    """What comes before the first stage, also when a run is gone on with: its credit is held, nothing stops or pauses it, and its budget is
+    reckoned anew.
 
     Raises:
         PriceUnknown, AnswerUnbounded: A cap could not be kept.
+        BalanceTooLow: There is less credit than it may still cost.
     """
+    hold_credit(services, plan, folder)
     if not folder.control.begun:
         # Also when an earlier process was killed between its plan and this row.
         services.warehouse.write_segment([run_row(plan, status="running", revision=1)])

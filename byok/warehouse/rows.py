@@ -318,7 +318,7 @@ class LedgerEntryRow:
     number: int
     kind: str  # top_up | grant | hold | settle | release | expire | reverse
     operation: str
-    account: str  # wash | credit | held | usage | breakage | overdraft
+    account: str  # wash | credit | held | usage | breakage | overdraft | waived
     grant_id: str | None
     hold_id: str | None
     run_id: str | None

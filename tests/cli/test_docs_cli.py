@@ -21,10 +21,13 @@ COMMANDS = [
     "endpoint check",
     *(f"dataset {one}" for one in ("add", "list", "show")),
     *(f"judge {one}" for one in ("create", "list", "show")),
+    "estimate",
     "evaluate",
     *(f"run {one}" for one in ("list", "show", "resume", "watch", "pause", "continue", "cancel")),
     *(f"price {one}" for one in ("show", "set", "history", "apply")),
-    *("bill show", "report", "sql", "sandbox serve", "sandbox profiles", "up", "demo", "doctor"),
+    *(f"bill {one}" for one in ("show", "balance", "topup", "ledger", "verify", "reverse", "refund", "settings")),
+    *(f"bill {one}" for one in ("statement", "consumption", "close", "export", "reconcile")),
+    *("report", "sql", "schema show", "sandbox serve", "sandbox profiles", "up", "demo", "doctor"),
 ]
 
 

@@ -2,50 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import subprocess
-import tempfile
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+
+from byok_testing.postgresql import serving_postgresql
 
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[str]:
-    """The SQLAlchemy URL of an empty server on loopback; each test makes a database of its own (`database`)."""
-    (programs,) = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:] or [None]
-    assert programs is not None, "the package postgresql is not installed (make programs)"
-    # The server does not run as root, and what it owns must lie where it may go.
-    as_whom = {"user": "nobody"} if os.getuid() == 0 else {}
-    folder = Path(tempfile.mkdtemp(prefix="byok-postgresql-"))
-    if as_whom:
-        shutil.chown(folder, "nobody")
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
-    data = folder / "data"
-    made = subprocess.run(
-        [programs / "initdb", "-D", data, "-A", "trust", "-U", "byok", "--no-sync", "--locale=C.UTF-8"],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        **as_whom,
-    )
-    assert made.returncode == 0, made.stderr
-    options = ["-h", "127.0.0.1", "-p", str(port), "-k", str(folder), "-c", "fsync=off"]
-    with (folder / "log").open("wb") as log:
-        server = subprocess.Popen([programs / "postgres", "-D", data, *options], stdout=log, stderr=log, cwd=folder, **as_whom)
-    try:
-        for _ in range(200):
-            if subprocess.run([programs / "pg_isready", "-h", "127.0.0.1", "-p", str(port)], capture_output=True).returncode == 0:
-                break
-            time.sleep(0.05)
-        yield f"postgresql+psycopg://byok@127.0.0.1:{port}"
-    finally:
-        server.terminate()
-        server.wait(20)
-        shutil.rmtree(folder)
+    """The SQLAlchemy URL of an empty server on loopback; each test makes a database of its own."""
+    with serving_postgresql() as url:
+        yield url

@@ -9,16 +9,16 @@ from functools import partial
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import create_engine, func, select, text
+from sqlalchemy import func, select
 
 from byok.access import LastAdmin, authenticate
 from byok.app import open_services
 from byok.cli.init import initialise
 from byok.control.tables import member, model_secret
 from byok.errors import ByokError
-from byok.ids import new_id
 from byok.registry import ModelChanged, RegisterRequest, Rewrapper
 from byok.sandbox import Sandbox
+from byok_testing.postgresql import new_database
 
 KEY = "sk-postgres-0a1b2c3d4e5f60718293a4b5c6d7e8f9"
 
@@ -26,12 +26,7 @@ KEY = "sk-postgres-0a1b2c3d4e5f60718293a4b5c6d7e8f9"
 @pytest.fixture
 def services(home, postgresql, monkeypatch):
     """An installation whose control plane is a new PostgreSQL database."""
-    name = f"byok_{new_id().replace('-', '')}"
-    engine = create_engine(f"{postgresql}/postgres", isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    engine.dispose()
-    monkeypatch.setenv("BYOK_DATABASE_URL", f"{postgresql}/{name}")
+    monkeypatch.setenv("BYOK_DATABASE_URL", new_database(postgresql))
     initialise(home, "acme", "owner@acme.example")
     opened = open_services()
     assert opened.control.engine.dialect.name == "postgresql"

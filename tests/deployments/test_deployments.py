@@ -44,6 +44,7 @@ def test_runs_and_rotations_can_be_scheduled_and_all_else_is_started_by_a_person
         "resume": False,
         "scaled": False,
         "resume-scaled": False,
+        "low-credit": False,
     }
 
 

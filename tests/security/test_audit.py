@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from sqlalchemy import select
 
 from byok.access import ROLES, MemberExists, OrganisationExists, ScopeMissing, TokenRejected, authenticate
-from byok.access.audit import AuditHeadsUnreadable
+from byok.access.heads import HeadsUnreadable
 from byok.access.tokens import new_token
 from byok.app import open_audit, open_services
 from byok.cli.init import initialise
@@ -346,10 +346,10 @@ def test_34b_genuine_entries_of_two_histories_cannot_be_spliced(chain):
 def test_34b_damaged_heads_are_named_and_lose_no_act(chain, capsys):
     for damaged in (b"", b"{", b"[]", b'{"x": 1}', b"\0\xff"):
         chain.home.audit_heads.write_bytes(damaged)
-        with pytest.raises(AuditHeadsUnreadable):
+        with pytest.raises(HeadsUnreadable):
             chain.audit.verify(chain.actor.org_id)
         assert run(["audit", "verify", "--json"]) == 4
-        assert json.loads(capsys.readouterr().out)["error"]["code"] == "audit_heads_unreadable"
+        assert json.loads(capsys.readouterr().out)["error"]["code"] == "heads_unreadable"
         number = count(chain)
         work(chain, 1)
         assert count(chain) == number + 1 and chain.home.audit_heads.read_bytes() == damaged

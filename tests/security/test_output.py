@@ -291,7 +291,7 @@ def test_39_a_name_that_is_a_statement_stays_a_name(hostile, capfd):
     model = services.registry.get(services.actor, "model")
     assert (model.name, model.remote_id) == (SHOWN_NAME, NAME)
     assert bench.query("SELECT name, remote_id FROM v1.models WHERE key = 'model'") == [(SHOWN_NAME, NAME)]
-    assert bench.query(TABLES) == [(11,)]
+    assert bench.query(TABLES) == [(14,)]
     assert [row.id for row in services.datasets.rows(plan.dataset.version)] == [f"{n} {text}" for n, text in enumerate(HOSTILE)]
     for text in HOSTILE:
         for name, value in (("--model", text), ("--dataset", text)):
@@ -307,7 +307,7 @@ def test_39_a_name_that_is_a_statement_stays_a_name(hostile, capfd):
             with pytest.raises(ByokError) as caught:
                 bench.start(**{wrong: [text] if wrong == "judges" else text})
             assert caught.value.code == code
-    assert bench.query(TABLES) == [(11,)]
+    assert bench.query(TABLES) == [(14,)]
     assert len(services.registry.list(services.actor)) == 2
 
 

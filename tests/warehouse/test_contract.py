@@ -119,10 +119,8 @@ def test_a_missing_snapshot_is_a_named_error(tmp_path):
 
 
 def test_unknown_amounts_are_counted_and_stay_unknown(warehouse, make):
-    rows = [
-        make("charge", charge_id=f"c{n}", run_id="r", plane="provider", amount_usd=None, amount_micro_ecu=None, corrects=None)
-        for n in range(3)
-    ]
+    unknown = {"plane": "provider", "amount_usd": None, "amount_micro_ecu": None, "corrects": None}
+    rows = [make("charge", charge_id=f"c{n}", run_id="r", **unknown) for n in range(3)]
     rows.append(make("score", run_id="r", grader="exact"))
     rows.append(make("run", run_id="r"))
     warehouse.write_segment(rows)

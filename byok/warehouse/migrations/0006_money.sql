@@ -134,14 +134,38 @@ COMMENT ON COLUMN v1.charges.corrects IS 'Charge that this one corrects: its amo
 COMMENT ON COLUMN v1.charges.charge_class IS 'correction: it corrects another charge, or came after its month was closed; NULL otherwise.';
 COMMENT ON COLUMN v1.charges.billing_month IS 'Month of the statement that it is on, YYYY-MM: that of use, or that of recording when the former was closed before.';
 
+-- DuckDB divides decimals and whole numbers as DOUBLE, which loses digits of large amounts: these divide as whole numbers, round the last place
+-- half away from zero, and give NULL where the divisor is 0 or NULL.
+CREATE MACRO main.usd_for_each(usd, n) AS CAST(
+    CAST(sign(usd) * ((2 * CAST(abs(CAST(usd AS DECIMAL(38, 12))) * 1000000000000 AS HUGEINT) + n) // (2 * n)) AS DECIMAL(38, 0))
+    * CAST(0.000000000001 AS DECIMAL(12, 12)) AS DECIMAL(28, 12));
+CREATE MACRO main.micro_ecu_for_each(micro_ecu, n) AS CAST(
+    CAST(sign(micro_ecu) * ((2 * abs(CAST(micro_ecu AS HUGEINT)) * 1000000 + n) // (2 * n)) AS DECIMAL(38, 0))
+    * CAST(0.000001 AS DECIMAL(6, 6)) AS DECIMAL(28, 6));
+
+-- For each charge that had no amount and got one later: the first line that gave it.
+CREATE VIEW main.first_correction AS
+SELECT k.org_id, k.corrects AS charge_id, min_by(k.charge_id, (k.recorded_at, k.charge_id)) AS correction_id
+FROM main.charge k
+JOIN main.charge c ON c.org_id = k.org_id AND c.charge_id = k.corrects AND c.amount_usd IS NULL AND c.amount_micro_ecu IS NULL
+WHERE k.corrects IS NOT NULL AND (k.amount_usd IS NOT NULL OR k.amount_micro_ecu IS NOT NULL)
+GROUP BY k.org_id, k.corrects;
+
+CREATE VIEW main.charge_known AS
+SELECT c.org_id, c.charge_id, c.run_id, c.plane, c.role, c.model_id, c.model_key, c.sku, c.quantity, c.amount_usd, c.amount_micro_ecu,
+    c.occurred_at, c.corrects,
+    c.amount_usd IS NULL AND c.amount_micro_ecu IS NULL AND c.corrects IS NULL AND k.charge_id IS NULL AS unpriced
+FROM main.charge c
+LEFT JOIN main.first_correction k ON k.org_id = c.org_id AND k.charge_id = c.charge_id;
+
 CREATE OR REPLACE VIEW v1.daily_cost AS
 SELECT org_id, CAST(occurred_at AT TIME ZONE 'UTC' AS DATE) AS day, plane, role, model_id, model_key, sku,
     count(*) FILTER (WHERE corrects IS NULL) AS charges,
     CAST(sum(quantity) FILTER (WHERE corrects IS NULL) AS BIGINT) AS quantity,
     sum(amount_usd) AS amount_usd,
-    count(*) FILTER (WHERE plane = 'provider' AND amount_usd IS NULL) - count(*) FILTER (WHERE corrects IS NOT NULL) AS unpriced_charges,
+    count(*) FILTER (WHERE unpriced) AS unpriced_charges,
     CAST(sum(amount_micro_ecu) AS BIGINT) AS amount_micro_ecu
-FROM main.charge GROUP BY ALL;
+FROM main.charge_known GROUP BY ALL;
 COMMENT ON VIEW v1.daily_cost IS 'Both planes by day, role, model and SKU.';
 COMMENT ON COLUMN v1.daily_cost.org_id IS 'Organisation that the row belongs to.';
 COMMENT ON COLUMN v1.daily_cost.day IS 'Day of use (UTC).';
@@ -150,26 +174,26 @@ COMMENT ON COLUMN v1.daily_cost.role IS 'What the request was for: candidate, sc
 COMMENT ON COLUMN v1.daily_cost.model_id IS 'Model; UUID.';
 COMMENT ON COLUMN v1.daily_cost.model_key IS 'Key (slug) of the model.';
 COMMENT ON COLUMN v1.daily_cost.sku IS 'What is charged: tokens/input, tokens/cached_input, tokens/output, tokens/reasoning, gpu_time, judge_call, inference/input or inference/output.';
-COMMENT ON COLUMN v1.daily_cost.charges IS 'Charges.';
-COMMENT ON COLUMN v1.daily_cost.quantity IS 'Known tokens or calls.';
+COMMENT ON COLUMN v1.daily_cost.charges IS 'Charges; corrections count in none but amount_usd and amount_micro_ecu.';
+COMMENT ON COLUMN v1.daily_cost.quantity IS 'Known tokens, calls or microseconds of GPUs.';
 COMMENT ON COLUMN v1.daily_cost.amount_usd IS 'Known amount in USD; NULL on the ECU plane or when none is known.';
-COMMENT ON COLUMN v1.daily_cost.unpriced_charges IS 'Charges whose amount is unknown.';
+COMMENT ON COLUMN v1.daily_cost.unpriced_charges IS 'Charges whose amount is unknown; they are in no amount here.';
 COMMENT ON COLUMN v1.daily_cost.amount_micro_ecu IS 'Amount in micro-ECU; NULL on the provider plane.';
 
 CREATE OR REPLACE VIEW v1.bills AS
 SELECT org_id, run_id, plane,
     count(*) AS lines,
     sum(amount_usd) AS total_usd,
-    count(*) FILTER (WHERE plane = 'provider' AND amount_usd IS NULL) - count(*) FILTER (WHERE corrects IS NOT NULL) AS unpriced_charges,
+    count(*) FILTER (WHERE unpriced) AS unpriced_charges,
     CAST(sum(amount_micro_ecu) AS BIGINT) AS total_micro_ecu,
     -- multiplied, since DuckDB's division gives a DOUBLE
     CAST(CAST(sum(amount_micro_ecu) AS DECIMAL(24, 0)) * CAST(0.000001 AS DECIMAL(6, 6)) AS DECIMAL(30, 6)) AS total_ecu
-FROM main.charge WHERE run_id IS NOT NULL GROUP BY org_id, run_id, plane;
+FROM main.charge_known WHERE run_id IS NOT NULL GROUP BY org_id, run_id, plane;
 COMMENT ON VIEW v1.bills IS 'The two bills of each run, in total.';
 COMMENT ON COLUMN v1.bills.org_id IS 'Organisation that the row belongs to.';
 COMMENT ON COLUMN v1.bills.run_id IS 'Run; UUID.';
 COMMENT ON COLUMN v1.bills.plane IS 'provider (USD, on the owner''s own account) or ecu (what the platform charges).';
-COMMENT ON COLUMN v1.bills.lines IS 'Charges on the bill.';
+COMMENT ON COLUMN v1.bills.lines IS 'Charges on the bill, corrections included.';
 COMMENT ON COLUMN v1.bills.total_usd IS 'Known total in USD; NULL on the ECU plane or when no amount is known.';
 COMMENT ON COLUMN v1.bills.unpriced_charges IS 'Charges whose amount is unknown; they are not in the total.';
 COMMENT ON COLUMN v1.bills.total_micro_ecu IS 'Total in micro-ECU; NULL on the provider plane.';
@@ -179,10 +203,9 @@ CREATE OR REPLACE VIEW v1.leaderboard AS
 WITH cost AS (
     SELECT org_id, run_id,
         sum(amount_usd) FILTER (WHERE plane = 'provider') AS provider_usd,
-        count(*) FILTER (WHERE plane = 'provider' AND amount_usd IS NULL) - count(*) FILTER (WHERE corrects IS NOT NULL)
-            AS unpriced_charges,
+        count(*) FILTER (WHERE plane = 'provider' AND unpriced) AS unpriced_charges,
         CAST(sum(amount_micro_ecu) FILTER (WHERE plane = 'ecu') AS BIGINT) AS micro_ecu
-    FROM main.charge WHERE run_id IS NOT NULL GROUP BY org_id, run_id
+    FROM main.charge_known WHERE run_id IS NOT NULL GROUP BY org_id, run_id
 ), speed AS (
     SELECT org_id, run_id, quantile_cont(latency_ms, 0.5) AS latency_p50_ms, quantile_cont(latency_ms, 0.95) AS latency_p95_ms
     FROM main.sample WHERE latency_ms IS NOT NULL GROUP BY org_id, run_id
@@ -227,13 +250,17 @@ COMMENT ON COLUMN v1.leaderboard.unpriced_charges IS 'Lines of the provider bill
 COMMENT ON COLUMN v1.leaderboard.micro_ecu IS 'ECU bill of the run, in micro-ECU; NULL when there is none.';
 
 CREATE VIEW v1.monthly_cost AS
-SELECT org_id, billing_month AS month, plane, role, model_id, model_key, sku, charge_class,
+SELECT c.org_id, c.billing_month AS month, c.plane, c.role, c.model_id, c.model_key, c.sku, c.charge_class,
     count(*) AS charges,
-    CAST(sum(quantity) FILTER (WHERE corrects IS NULL) AS BIGINT) AS quantity,
-    sum(amount_usd) AS amount_usd,
-    count(*) FILTER (WHERE plane = 'provider' AND amount_usd IS NULL) - count(*) FILTER (WHERE corrects IS NOT NULL) AS unpriced_charges,
-    CAST(sum(amount_micro_ecu) AS BIGINT) AS amount_micro_ecu
-FROM v1.charges GROUP BY ALL;
+    CAST(sum(c.quantity) FILTER (WHERE c.corrects IS NULL) AS BIGINT) AS quantity,
+    sum(c.amount_usd) AS amount_usd,
+    -- a charge stays unpriced on its own statement, which may be closed; the line that gave it an amount takes it off its own
+    count(*) FILTER (WHERE c.amount_usd IS NULL AND c.amount_micro_ecu IS NULL AND c.corrects IS NULL)
+        - count(*) FILTER (WHERE k.correction_id IS NOT NULL) AS unpriced_charges,
+    CAST(sum(c.amount_micro_ecu) AS BIGINT) AS amount_micro_ecu
+FROM v1.charges c
+LEFT JOIN main.first_correction k ON k.org_id = c.org_id AND k.correction_id = c.charge_id
+GROUP BY ALL;
 COMMENT ON VIEW v1.monthly_cost IS 'Both planes by month of the statement, role, model and SKU.';
 COMMENT ON COLUMN v1.monthly_cost.org_id IS 'Organisation that the row belongs to.';
 COMMENT ON COLUMN v1.monthly_cost.month IS 'Month of the statement, YYYY-MM (UTC).';
@@ -246,7 +273,7 @@ COMMENT ON COLUMN v1.monthly_cost.charge_class IS 'correction: these lines corre
 COMMENT ON COLUMN v1.monthly_cost.charges IS 'How many lines.';
 COMMENT ON COLUMN v1.monthly_cost.quantity IS 'Known tokens, calls or microseconds of GPUs; corrections count none.';
 COMMENT ON COLUMN v1.monthly_cost.amount_usd IS 'Known USD; NULL on the ECU plane or when no amount is known.';
-COMMENT ON COLUMN v1.monthly_cost.unpriced_charges IS 'Charges whose amount is unknown and has not been corrected; negative where corrections give amounts to lines of another month.';
+COMMENT ON COLUMN v1.monthly_cost.unpriced_charges IS 'Charges whose amount is unknown, less those that these lines give one: negative where they stand in another row. Add up rows to see what is left.';
 COMMENT ON COLUMN v1.monthly_cost.amount_micro_ecu IS 'Micro-ECU; NULL on the provider plane.';
 
 CREATE VIEW v1.cost_per_correct AS
@@ -257,15 +284,15 @@ WITH correct AS (
     SELECT org_id, run_id,
         sum(amount_usd) FILTER (WHERE role = 'candidate') AS candidate_usd,
         sum(amount_usd) AS provider_usd,
-        count(*) FILTER (WHERE plane = 'provider' AND amount_usd IS NULL) - count(*) FILTER (WHERE corrects IS NOT NULL) AS unpriced_charges,
+        count(*) FILTER (WHERE plane = 'provider' AND unpriced) AS unpriced_charges,
         CAST(sum(amount_micro_ecu) AS BIGINT) AS micro_ecu
-    FROM main.charge WHERE run_id IS NOT NULL GROUP BY org_id, run_id
+    FROM main.charge_known WHERE run_id IS NOT NULL GROUP BY org_id, run_id
 )
 SELECT r.org_id, r.run_id, r.started_at, r.model_id, r.model_key, r.dataset_name, g.grader, g.judged, g.correct, c.candidate_usd, c.provider_usd,
     coalesce(c.unpriced_charges, 0) AS unpriced_charges, c.micro_ecu,
-    CASE WHEN g.correct > 0 THEN CAST(c.candidate_usd / g.correct AS DECIMAL(28, 12)) END AS candidate_usd_per_correct,
-    CASE WHEN g.correct > 0 THEN CAST(c.provider_usd / g.correct AS DECIMAL(28, 12)) END AS provider_usd_per_correct,
-    CASE WHEN g.correct > 0 THEN CAST(c.micro_ecu / g.correct AS DECIMAL(28, 6)) END AS micro_ecu_per_correct
+    main.usd_for_each(c.candidate_usd, g.correct) AS candidate_usd_per_correct,
+    main.usd_for_each(c.provider_usd, g.correct) AS provider_usd_per_correct,
+    main.micro_ecu_for_each(c.micro_ecu, g.correct) AS micro_ecu_per_correct
 FROM correct g
 JOIN main.run r ON r.org_id = g.org_id AND r.run_id = g.run_id
 LEFT JOIN cost c ON c.org_id = g.org_id AND c.run_id = g.run_id;
@@ -290,8 +317,8 @@ COMMENT ON COLUMN v1.cost_per_correct.micro_ecu_per_correct IS 'micro_ecu divide
 CREATE VIEW v1.cost_score AS
 SELECT org_id, run_id, started_at, model_id, model_key, dataset_id, dataset_name, dataset_version, grader, metric, score, low, high, planned, scored,
     provider_usd, unpriced_charges, micro_ecu,
-    CAST(provider_usd / planned * 1000 AS DECIMAL(28, 12)) AS provider_usd_per_1000_rows,
-    CAST(micro_ecu / planned * 1000 AS DECIMAL(28, 6)) AS micro_ecu_per_1000_rows,
+    main.usd_for_each(provider_usd * 1000, planned) AS provider_usd_per_1000_rows,
+    main.micro_ecu_for_each(CAST(micro_ecu AS HUGEINT) * 1000, planned) AS micro_ecu_per_1000_rows,
     latency_p50_ms
 FROM v1.leaderboard WHERE status = 'completed';
 COMMENT ON VIEW v1.cost_score IS 'Cost against score: one row for each completed run and grader, with what a thousand planned rows cost.';
@@ -327,9 +354,8 @@ SELECT c.org_id, strftime(c.occurred_at AT TIME ZONE 'UTC', '%Y-%m') AS month, c
     CASE WHEN c.quantity IS NULL THEN 'byok bill reconcile FILE (the usage that the provider exports)'
         ELSE 'byok price set ' || c.model_key || ' --input USD --output USD --from ' || strftime(min(c.occurred_at) AT TIME ZONE 'UTC', '%Y-%m-%d')
             || ' && byok price apply' END AS fix
-FROM main.charge c
-WHERE c.plane = 'provider' AND c.amount_usd IS NULL
-    AND NOT EXISTS (SELECT 1 FROM main.charge k WHERE k.org_id = c.org_id AND k.corrects = c.charge_id)
+FROM main.charge_known c
+WHERE c.plane = 'provider' AND c.unpriced
 GROUP BY c.org_id, month, c.model_id, c.model_key, c.role, c.sku, reason, c.quantity IS NULL;
 COMMENT ON VIEW v1.unpriced_usage IS 'Charges of the provider bill whose amount is not known, and what would make it known.';
 COMMENT ON COLUMN v1.unpriced_usage.org_id IS 'Organisation that the row belongs to.';
@@ -353,11 +379,23 @@ WITH moved AS (
         CAST(coalesce(sum(micro_ecu) FILTER (WHERE account = 'usage'), 0) AS BIGINT) AS used_micro_ecu,
         CAST(coalesce(sum(micro_ecu) FILTER (WHERE account = 'breakage'), 0) AS BIGINT) AS expired_micro_ecu
     FROM main.ledger_entry WHERE grant_id IS NOT NULL GROUP BY org_id, grant_id
+), reversed AS (
+    SELECT org_id, grant_id, CAST(sum(micro_ecu) AS BIGINT) AS micro_ecu
+    FROM (
+        SELECT org_id, max(grant_id) AS grant_id, sum(micro_ecu) FILTER (WHERE account = 'wash') AS micro_ecu
+        FROM main.ledger_entry WHERE kind = 'reverse' GROUP BY org_id, transaction_id HAVING bool_or(account = 'wash')
+    ) GROUP BY org_id, grant_id
 )
 SELECT g.org_id, g.grant_id, g.kind, g.priority, g.micro_ecu, g.paid_usd, g.note, g.effective_at, g.expires_at, g.created_at,
-    m.available_micro_ecu, m.held_micro_ecu, m.used_micro_ecu, m.expired_micro_ecu
-FROM main.credit_grant g LEFT JOIN moved m ON m.org_id = g.org_id AND m.grant_id = g.grant_id;
-COMMENT ON VIEW v1.grants IS 'Credit of the organisation: what was bought or given, and what became of it.';
+    m.available_micro_ecu, m.held_micro_ecu, m.used_micro_ecu, m.expired_micro_ecu,
+    -- entries move a grant's credit between its own accounts, but for a reversal and for what pays an overdraft
+    g.micro_ecu - m.available_micro_ecu - m.held_micro_ecu - m.used_micro_ecu - m.expired_micro_ecu - coalesce(r.micro_ecu, 0)
+        AS overdraft_micro_ecu,
+    CASE WHEN m.grant_id IS NOT NULL THEN coalesce(r.micro_ecu, 0) END AS reversed_micro_ecu
+FROM main.credit_grant g
+LEFT JOIN moved m ON m.org_id = g.org_id AND m.grant_id = g.grant_id
+LEFT JOIN reversed r ON r.org_id = g.org_id AND r.grant_id = g.grant_id;
+COMMENT ON VIEW v1.grants IS 'Credit of the organisation: what was bought or given, and what became of it; available, held, used, expired, overdraft and reversed add up to micro_ecu.';
 COMMENT ON COLUMN v1.grants.org_id IS 'Organisation that the row belongs to.';
 COMMENT ON COLUMN v1.grants.grant_id IS 'Grant of credit; UUID.';
 COMMENT ON COLUMN v1.grants.kind IS 'promotional (given) or paid (bought).';
@@ -372,6 +410,8 @@ COMMENT ON COLUMN v1.grants.available_micro_ecu IS 'What is left of it and not h
 COMMENT ON COLUMN v1.grants.held_micro_ecu IS 'What runs that are under way hold of it, in micro-ECU.';
 COMMENT ON COLUMN v1.grants.used_micro_ecu IS 'What runs have used of it, in micro-ECU.';
 COMMENT ON COLUMN v1.grants.expired_micro_ecu IS 'What was lost when it expired, in micro-ECU.';
+COMMENT ON COLUMN v1.grants.overdraft_micro_ecu IS 'What of it paid for what runs had used beyond the credit there was, in micro-ECU.';
+COMMENT ON COLUMN v1.grants.reversed_micro_ecu IS 'What of it was taken back, in micro-ECU.';
 
 CREATE VIEW v1.ledger AS
 SELECT org_id, entry_id, transaction_id, seq, number, kind, operation, account, grant_id, hold_id, run_id, micro_ecu, reverses, member_id, mac,
@@ -385,8 +425,8 @@ COMMENT ON COLUMN v1.ledger.seq IS 'Number of the transaction in the organisatio
 COMMENT ON COLUMN v1.ledger.number IS 'Number of the entry in its transaction, from 1.';
 COMMENT ON COLUMN v1.ledger.kind IS 'top_up, grant, hold, settle, release, expire or reverse.';
 COMMENT ON COLUMN v1.ledger.operation IS 'What it was written for; the same operation is written once.';
-COMMENT ON COLUMN v1.ledger.account IS 'wash (the world outside), credit (what can be held), held, usage, breakage (expired) or overdraft.';
-COMMENT ON COLUMN v1.ledger.grant_id IS 'Grant of credit that the entry draws on or gives back to; NULL for wash and overdraft.';
+COMMENT ON COLUMN v1.ledger.account IS 'wash (the world outside), credit (what can be held), held, usage, breakage (expired), overdraft (owed) or waived (borne by the platform).';
+COMMENT ON COLUMN v1.ledger.grant_id IS 'Grant of credit that the entry draws on or gives back to; NULL for wash, overdraft, waived, and for usage that no credit covered.';
 COMMENT ON COLUMN v1.ledger.hold_id IS 'Hold that it belongs to; NULL for top-ups, grants and expiries.';
 COMMENT ON COLUMN v1.ledger.run_id IS 'Run that it was for; NULL when there is none.';
 COMMENT ON COLUMN v1.ledger.micro_ecu IS 'Amount in micro-ECU; what goes into an account is positive.';
@@ -404,13 +444,14 @@ SELECT org_id,
     CAST(coalesce(sum(micro_ecu) FILTER (WHERE account = 'breakage'), 0) AS BIGINT) AS expired_micro_ecu,
     CAST(-coalesce(sum(micro_ecu) FILTER (WHERE account = 'wash'), 0) AS BIGINT) AS granted_micro_ecu,
     CAST(-coalesce(sum(micro_ecu) FILTER (WHERE account = 'overdraft'), 0) AS BIGINT) AS overdrawn_micro_ecu,
+    CAST(-coalesce(sum(micro_ecu) FILTER (WHERE account = 'waived'), 0) AS BIGINT) AS waived_micro_ecu,
     -- multiplied, since DuckDB's division gives a DOUBLE
     CAST(CAST(coalesce(sum(micro_ecu) FILTER (WHERE account IN ('credit', 'overdraft')), 0) AS DECIMAL(24, 0))
         * CAST(0.000001 AS DECIMAL(6, 6)) AS DECIMAL(30, 6)) AS available_ecu,
     max(seq) AS seq,
     max(occurred_at) AS as_of
 FROM main.ledger_entry GROUP BY org_id;
-COMMENT ON VIEW v1.balance IS 'The ECU balance of the organisation, added up from the ledger.';
+COMMENT ON VIEW v1.balance IS 'The ECU balance of the organisation, added up from the ledger: available, held, used and expired are what was granted and what was waived.';
 COMMENT ON COLUMN v1.balance.org_id IS 'Organisation that the row belongs to.';
 COMMENT ON COLUMN v1.balance.available_micro_ecu IS 'What new runs can hold, in micro-ECU; negative when overdrawn.';
 COMMENT ON COLUMN v1.balance.held_micro_ecu IS 'What runs under way hold, in micro-ECU.';
@@ -418,6 +459,7 @@ COMMENT ON COLUMN v1.balance.used_micro_ecu IS 'What runs have used, in micro-EC
 COMMENT ON COLUMN v1.balance.expired_micro_ecu IS 'What was lost with expired grants, in micro-ECU.';
 COMMENT ON COLUMN v1.balance.granted_micro_ecu IS 'All that was bought or given, in micro-ECU.';
 COMMENT ON COLUMN v1.balance.overdrawn_micro_ecu IS 'What runs used beyond the credit there was, and is not paid yet, in micro-ECU.';
+COMMENT ON COLUMN v1.balance.waived_micro_ecu IS 'What runs used beyond the limit of the overdraft too, which the platform bears, in micro-ECU.';
 COMMENT ON COLUMN v1.balance.available_ecu IS 'available_micro_ecu in ECU.';
 COMMENT ON COLUMN v1.balance.seq IS 'Number of the last transaction.';
 COMMENT ON COLUMN v1.balance.as_of IS 'When that was (UTC).';

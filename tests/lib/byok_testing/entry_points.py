@@ -34,10 +34,12 @@ from byok.cli.main import app
 from byok.datasets import DatasetNotFound, Mapping
 from byok.grading import JudgeNotFound
 from byok.ids import new_id
+from byok.ledger import HoldNotFound, TransactionNotFound
 from byok.pricing import NoSuchModel
 from byok.registry import Migration, ModelChanges, ModelNotFound, RegisterRequest, Rewrapper, SealedKey, stored_secrets
 from byok.runs import (
     EvaluationRequest,
+    NothingToRefund,
     Resumption,
     RunNotGoing,
     RunUnknown,
@@ -47,14 +49,17 @@ from byok.runs import (
     change_run,
     close_run,
     embed_shard,
+    estimate_run,
     finish_run,
     judge_shard,
     open_run,
     probe_models,
+    refund_run,
     resume_run,
     start_run,
 )
 from byok.runs.live import look_at
+from byok.statements import Month, close_month
 from byok_testing.organisations import Organisations
 
 
@@ -107,7 +112,9 @@ class Command:
             "token": both.token_ids["bystander"],
             "grant": both.grant_id,
             "run": both.run_id,
+            "topup": both.top_up_id,
             "file": str(both.root / "questions.jsonl"),
+            "usage": str(both.root / "usage.csv"),
         }
         return [word.format(**facts) for word in self.words.split()]
 
@@ -157,6 +164,7 @@ COMMANDS = [
     _command("judge create k --model m --system helpfulness", MODELS_READ, RUNS_WRITE, from_rival="model_not_registered"),
     _command("judge list", MODELS_READ),
     _command("judge show j", MODELS_READ, from_rival="judge_not_found"),
+    _command("estimate m d --grader numeric", MODELS_READ, from_rival="model_not_registered"),
     _command("evaluate m d --grader numeric", MODELS_READ, RUNS_WRITE, from_rival="model_not_registered"),
     _command("run list", MODELS_READ),
     _command("run show {run}", MODELS_READ, from_rival="run_not_found"),
@@ -166,6 +174,18 @@ COMMANDS = [
     _command("run continue {run}", RUNS_WRITE, from_rival="run_not_found"),
     _command("run cancel {run}", RUNS_WRITE, from_rival="run_not_found"),
     _command("bill show {run}", BILLING_READ, from_rival="run_not_found"),
+    _command("bill balance", BILLING_READ),
+    _command("bill topup 5", BILLING_WRITE, BILLING_READ),
+    _command("bill ledger", BILLING_READ),
+    _command("bill verify", BILLING_READ),
+    _command("bill reverse {topup} --reason mistaken", BILLING_WRITE, BILLING_READ, from_rival="transaction_not_found"),
+    _command("bill refund {run} --reason mistaken", BILLING_WRITE, BILLING_READ, from_rival="run_not_found"),
+    _command("bill settings --overdraft 5", BILLING_WRITE),
+    _command("bill statement", BILLING_READ),
+    _command("bill consumption", BILLING_READ),
+    _command("bill close 2020-01", BILLING_WRITE),
+    _command("bill export --focus -o page.html", BILLING_READ),
+    _command("bill reconcile {usage}", BILLING_READ),
     _command("price show m", MODELS_READ, from_rival="model_not_registered"),
     _command("price set m --input 1 --output 2", MODELS_READ, MODELS_WRITE, from_rival="model_not_registered"),
     _command("price history m", MODELS_READ, from_rival="model_not_registered"),
@@ -181,6 +201,7 @@ NO_TOKEN_NEEDED = {
     ("sandbox", "profiles"): "reads what ships; opens no installation",
     ("provider", "list"): "reads what ships; opens no installation",
     ("provider", "show"): "as provider list",
+    ("schema", "show"): "says what the views of this version mean; opens no installation",
     ("endpoint", "check"): "asks an address that the caller names with a key that the caller gives; opens no installation",
     ("demo",): "makes an installation of its own, with a key that opens nothing",
     ("up",): "starts processes of the caller's own account; what they do, they do by the worker's token, which every task checks",
@@ -242,6 +263,14 @@ def _grant_id(services: Services) -> str:
     return next(one.id for one in services.grants.list(services.actor))
 
 
+def _hold_id(services: Services) -> str:
+    return services.ledger.hold(services.actor, "first", 10).id
+
+
+def _top_up_id(services: Services) -> str:
+    return services.ledger.top_up(services.actor, 1_000_000, operation="first").id
+
+
 def _stranger_id(services: Services) -> str:
     return next(one.id for one in services.administration.tokens(services.actor) if one.email == "bystander@acme.example")
 
@@ -295,6 +324,21 @@ ACTS = {
     "Rewrapper.run": _act(lambda s, a: Rewrapper(s.control, s.keystore, s.audit).run(a), ORG_ADMIN, own_home=True),
     # Both stores are the same one here, so nothing would move; the command `vault migrate` moves keys for real.
     "Migration.run": _act(lambda s, a: Migration(s.control, s.keystore, s.keystore, s.audit).run(a), ORG_ADMIN),
+    "Ledger.top_up": _act(lambda s, a: s.ledger.top_up(a, 1_000_000), BILLING_WRITE),
+    "Ledger.reverse": _act(lambda s, a: s.ledger.reverse(a, _top_up_id(s), "mistaken"), BILLING_WRITE, from_rival=TransactionNotFound),
+    "Ledger.reverse_credit": _act(
+        lambda s, a: s.ledger.reverse_credit(a, _top_up_id(s), "mistaken"), BILLING_WRITE, from_rival=TransactionNotFound
+    ),
+    "Ledger.change_settings": _act(lambda s, a: s.ledger.change_settings(a, overdraft_limit=5), BILLING_WRITE),
+    "Ledger.hold": _act(lambda s, a: s.ledger.hold(a, new_id(), 5), RUNS_WRITE),
+    "Ledger.settle": _act(lambda s, a: s.ledger.settle(a, _hold_id(s), 5), RUNS_WRITE, from_rival=HoldNotFound),
+    "Ledger.release": _act(lambda s, a: s.ledger.release(a, _hold_id(s)), RUNS_WRITE, from_rival=HoldNotFound),
+    "LedgerReader.balance": _act(lambda s, a: s.ledger.balance(a), BILLING_READ),
+    "LedgerReader.transactions": _act(lambda s, a: s.ledger.transactions(a), BILLING_READ),
+    "LedgerReader.settlements": _act(lambda s, a: s.ledger.settlements(a, new_id()), BILLING_READ),
+    "LedgerReader.settled": _act(lambda s, a: s.ledger.settled(a, new_id()), RUNS_WRITE),
+    "LedgerReader.holds": _act(lambda s, a: s.ledger.holds(a, new_id()), RUNS_WRITE),
+    "LedgerReader.verify": _act(lambda s, a: s.ledger.verify(a), BILLING_READ),
     "Datasets.add": _act(lambda s, a: s.datasets.add(a, "e", s.home.root.parent / "questions.jsonl", Mapping()), RUNS_WRITE),
     "Datasets.list": _act(lambda s, a: s.datasets.list(a), MODELS_READ),
     "Datasets.get": _act(lambda s, a: s.datasets.get(a, "d"), MODELS_READ, from_rival=DatasetNotFound),
@@ -306,6 +350,8 @@ ACTS = {
     "start_run": _act(
         lambda s, a: start_run(replace(s, actor=a), _EVALUATION, new_id()), MODELS_READ, RUNS_WRITE, from_rival=ModelNotFound
     ),
+    "estimate_run": _act(lambda s, a: estimate_run(replace(s, actor=a), _EVALUATION), MODELS_READ, from_rival=ModelNotFound),
+    "refund_run": _act(_run(refund_run, "mistaken"), BILLING_READ, BILLING_WRITE, from_rival=NothingToRefund),
     "open_run": _act(_run(open_run, "run.resume"), RUNS_WRITE, from_rival=RunUnknown),
     "resume_run": _act(_run(resume_run), RUNS_WRITE, from_rival=RunUnknown),
     "change_run": _act(_run(change_run, Resumption(max_requests=1000)), RUNS_WRITE, from_rival=RunUnknown),
@@ -318,6 +364,7 @@ ACTS = {
     "judge_shard": _act(_run(judge_shard, "j", 0), RUNS_WRITE, from_rival=RunUnknown),
     "bill_run": _act(_run(bill_run), RUNS_WRITE, from_rival=RunUnknown),
     "finish_run": _act(_run(finish_run), RUNS_WRITE, from_rival=RunUnknown),
+    "close_month": _act(lambda s, a: close_month(replace(s, actor=a), Month(2020, 1)), BILLING_WRITE),
 }
 
 NO_SCOPE_NEEDED = {
@@ -330,8 +377,12 @@ NO_SCOPE_NEEDED = {
     "FrontDoor.register": "as Grants.take",
     "FrontDoor.rotate": "as Grants.take",
     **dict.fromkeys(
-        ("answer_rows", "begin", "earlier_answers", "earlier_verdicts", "open_stage", "seal", "seal_all"),
-        "is a part of start_run, resume_run, answer_shard, embed_shard, judge_shard, probe_models or close_run, which have asked",
+        (
+            *("answer_rows", "begin", "earlier_answers", "earlier_verdicts", "estimate", "hold_credit", "open_stage", "plan_run", "seal"),
+            *("seal_all", "settle_credit", "tell_warnings"),
+        ),
+        "is a part of start_run, estimate_run, resume_run, bill_run, answer_shard, embed_shard, judge_shard, probe_models or close_run, "
+        "which have asked",
     ),
     "enter_price": "is a part of Registry.register and Registry.update, which have asked",
     "Standing.record": "counts a check that another service has allowed",

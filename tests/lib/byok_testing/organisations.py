@@ -26,6 +26,7 @@ from byok.control.tables import token
 from byok.datasets import Mapping
 from byok.home import Home
 from byok.ids import new_id
+from byok.ledger import ship
 from byok.registry import RegisterRequest
 from byok.runs import EvaluationRequest, answer_shard, bill_run, embed_shard, finish_run, judge_shard, probe_models, start_run
 from byok.sandbox import Sandbox
@@ -49,6 +50,7 @@ class Organisations:
         token_ids: Public parts of them.
         run_id: A complete run of acme.
         grant_id: A grant of acme's editor that is not used.
+        top_up_id: A top-up of acme of which nothing is used.
     """
 
     root: Path
@@ -56,6 +58,7 @@ class Organisations:
     token_ids: dict[str, str]
     run_id: str
     grant_id: str
+    top_up_id: str
 
     @property
     def acme(self) -> Home:
@@ -95,7 +98,7 @@ class Organisations:
         """All rows but those of the audit log, and a digest of every file of both homes, but for its heads and the logs of processes."""
         found: dict[str, Any] = {f"table {name}": rows for name, rows in self.rows().items() if name != "audit"}
         for path in sorted(self.root.rglob("*")):
-            if path.is_file() and not path.name.startswith(("control.db", "audit-heads")) and path.parent.name != "logs":
+            if path.is_file() and not path.name.startswith(("control.db", "audit-heads", "ledger-heads")) and path.parent.name != "logs":
                 facts = path.stat()
                 # The warehouses are large: every write shows in these facts as well.
                 small = facts.st_size < 500_000
@@ -160,12 +163,16 @@ def make_organisations(root: Path, server: Sandbox, key: str) -> Organisations:
             editor = authenticate(services.control, issued["editor"].text, services.audit)
             model = services.registry.get(editor, "m")
             grant_id = services.grants.make(editor, "rotate", "m", model.origin, lifetime=timedelta(days=1)).id
+            top_up_id = services.ledger.top_up(services.actor, 1_000_000, operation="first").id
+            services.ledger.hold(services.actor, "first", 10)
+            ship(services.control, services.warehouse, services.actor.org_id)
+            services.warehouse.drain()
         finally:
             services.control.close()
     for home in (acme, rival):
         home.token_file.unlink()
     tokens |= {who: made.text for who, made in issued.items()}
-    return Organisations(root, tokens, {who: text.split("_")[1] for who, text in tokens.items()}, run_id, grant_id)
+    return Organisations(root, tokens, {who: text.split("_")[1] for who, text in tokens.items()}, run_id, grant_id, top_up_id)
 
 
 def _add_members(services: Services) -> dict[str, Issued]:
@@ -187,6 +194,7 @@ async def _work(services: Services, server: Sandbox, key: str, root: Path) -> st
     await services.registry.register(actor, request, SecretStr(key))
     embedder = request.model_copy(update={"key": "e", "remote_id": server.embedding_model_id, "tags": ["embeddings"]})
     await services.registry.register(actor, embedder, SecretStr(key))
+    (root / "usage.csv").write_text("date,model,requests\n2020-01-01,acme/remote,0\n")
     path = root / "questions.jsonl"
     path.write_text("".join(json.dumps({"question": question, "answer": answer}) + "\n" for question, answer in QUESTIONS))
     services.datasets.add(actor, "d", path, Mapping())

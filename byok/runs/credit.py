@@ -1,0 +1,45 @@
+"""The credit of a run: held before its first request, settled with what its platform bill comes to."""
+
+from __future__ import annotations
+
+from byok.app import Services
+from byok.engine.plan import RunPlan
+from byok.ledger import ship
+from byok.runs.estimate import estimate
+from byok.runs.folder import RunFolder
+from byok.runs.spending import caps_of
+
+
+def hold_credit(services: Services, plan: RunPlan, folder: RunFolder) -> None:
+    """Hold the most that a run may still cost; nothing when that is nothing, or held already.
+
+    Raises:
+        BalanceTooLow: There is less.
+    """
+    ledger, actor = services.ledger, services.actor
+    holds = ledger.holds(actor, plan.run_id)
+    if any(hold.state == "open" for hold in holds):
+        return
+    most = estimate(services, plan.model_copy(update={"max_micro_ecu": caps_of(plan, folder.control.settings).micro_ecu})).micro_ecu
+    rest = most - ledger.settled(actor, plan.run_id)
+    if rest > 0:
+        ledger.hold(actor, f"{plan.run_id}:{len(holds) + 1}", rest, run_id=plan.run_id)
+        ship(services.control, services.warehouse, plan.org_id)
+
+
+def settle_credit(services: Services, plan: RunPlan, micro_ecu: int) -> None:
+    """Settle what a run has cost by now; what is held beyond that becomes available again.
+
+    Args:
+        services: The installation.
+        plan: The run.
+        micro_ecu: Its whole platform bill until now, in micro-ECU.
+    """
+    ledger, actor = services.ledger, services.actor
+    holds = ledger.holds(actor, plan.run_id)
+    due = micro_ecu - ledger.settled(actor, plan.run_id)
+    # One that has lapsed is settled too; what was settled already has nothing due.
+    last = next((hold for hold in reversed(holds) if hold.state in ("open", "expired")), None)
+    if last is not None and (due > 0 or last.state == "open"):
+        ledger.settle(actor, last.id, max(due, 0))
+        ship(services.control, services.warehouse, plan.org_id)
