@@ -14,6 +14,7 @@ from byok.grading import Judges
 from byok.home import Home
 from byok.keystore import KeyStore, VaultSettings, open_keystore
 from byok.ledger import Ledger
+from byok.pricing import PriceBook
 from byok.registry import FrontDoor, Health, Registry
 from byok.warehouse import Warehouse
 
@@ -36,6 +37,7 @@ class Services:
     front_door: FrontDoor
     health: Health
     ledger: Ledger
+    prices: PriceBook
 
 
 def open_audit(home: Home, control: ControlPlane) -> AuditLog:
@@ -94,4 +96,5 @@ def open_services(home: Home | None = None, vault: VaultSettings | Literal["loca
         front_door=FrontDoor(registry, grants),
         health=Health(control, registry, warehouse, audit),
         ledger=open_ledger(home, control, audit),
+        prices=PriceBook(control, audit),
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from collections.abc import Sequence
+from decimal import ROUND_HALF_EVEN, Context, Decimal, InvalidOperation
+from itertools import accumulate
 
 from byok.errors import InputError
 
@@ -11,6 +13,13 @@ USD_PLACES = Decimal("0.000000000001")
 
 MICRO = 1_000_000
 """Micro-ECU in one ECU; also tokens in the unit of a token price."""
+
+
+GPU_HOUR = 3_600_000_000
+"""GPU-microseconds in the unit of a price per GPU hour."""
+
+_WIDE = Context(prec=80)
+"""No product of a quantity and a price is rounded before its end."""
 
 
 class BadAmount(InputError):
@@ -60,9 +69,36 @@ def micro_ecu(text: str, *, what: str) -> int:
     return int(amount * MICRO)
 
 
+def cost_usd(quantity: int, unit_price: Decimal, units: int) -> Decimal:
+    """What a quantity costs, rounded once, half to even, at 12 places.
+
+    Args:
+        quantity: How many.
+        unit_price: US dollars for `units` of them.
+        units: What the price buys.
+    """
+    exact = _WIDE.divide(_WIDE.multiply(Decimal(quantity), unit_price), Decimal(units))
+    return exact.quantize(USD_PLACES, rounding=ROUND_HALF_EVEN, context=_WIDE)
+
+
 def token_cost_usd(tokens: int, usd_per_million: Decimal) -> Decimal:
     """What `tokens` cost at a price in USD per million tokens, rounded half to even at 12 places."""
-    return (Decimal(tokens) * usd_per_million / MICRO).quantize(USD_PLACES, rounding=ROUND_HALF_EVEN)
+    return cost_usd(tokens, usd_per_million, MICRO)
+
+
+def split(total: int, weights: Sequence[int]) -> list[int]:
+    """A total in parts by weight that add up to it exactly; what has no weight gets nothing, and all of it the first when none has any.
+
+    Args:
+        total: Whole units, not negative.
+        weights: One for each part, none negative; at least one.
+    """
+    whole = sum(weights)
+    if whole == 0:
+        return [total] + [0] * (len(weights) - 1)
+    # Differences of the running share: each part is within one unit of its exact one, and none is negative.
+    ends = [total * upto // whole for upto in accumulate(weights)]
+    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def plain(amount: Decimal) -> str:

@@ -17,6 +17,7 @@ LAYERS = [
     ["access"],
     ["keystore", "warehouse.rows", "engine.plan"],
     ["warehouse"],
+    ["pricing"],
     ["billing", "ledger"],
     ["endpoint"],
     ["registry"],

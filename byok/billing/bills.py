@@ -7,7 +7,7 @@ from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Any
 
 from byok.errors import OutsideError
-from byok.money import ecu, token_cost_usd
+from byok.money import GPU_HOUR, MICRO, cost_usd, ecu
 from byok.warehouse import Queries
 
 
@@ -25,13 +25,14 @@ class BillLine:
         plane: provider or ecu.
         role: candidate, embedding, judge or probe.
         model_key: The model that was asked.
-        sku: tokens/input, judge_call, …
+        sku: tokens/input, gpu_time, judge_call, …
         charges: How many charges the line holds.
-        quantity: Known tokens or calls.
-        unit_price: USD per million tokens, or micro-ECU per unit; None when unknown.
+        quantity: Known tokens, calls, or microseconds of GPUs.
+        unit_price: USD per million tokens or per GPU hour, or micro-ECU per unit; None when unknown, or when the endpoint tells the cost.
         amount_usd: Known USD; None on the other plane or when none is known.
         amount_micro_ecu: Known micro-ECU; None on the other plane or when none is known.
         unknown: Charges whose amount is not known; they are in no total.
+        unit: What the quantity counts: token, call or gpu_microsecond.
     """
 
     plane: str
@@ -44,6 +45,7 @@ class BillLine:
     amount_usd: Decimal | None
     amount_micro_ecu: int | None
     unknown: int
+    unit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -100,18 +102,44 @@ def _line_dict(line: BillLine) -> dict[str, Any]:
 
 
 _LINES = """
-SELECT plane, role, model_key, sku, count(*), CAST(sum(quantity) AS BIGINT),
-    coalesce(unit_price_usd_per_mtok, rate_micro_ecu) AS unit_price,
+WITH line AS (
+    SELECT c.plane, c.role, c.model_key, c.sku, c.unit, c.quantity, c.amount_micro_ecu,
+        coalesce(c.amount_usd, k.amount_usd) AS amount_usd,
+        coalesce(c.unit_price_usd, k.unit_price_usd, c.unit_price_usd_per_mtok, c.rate_micro_ecu) AS unit_price
+    FROM v1.charges c
+    LEFT JOIN v1.charges k ON k.org_id = c.org_id AND k.corrects = c.charge_id
+    WHERE c.org_id = ? AND c.run_id = ? AND c.corrects IS NULL
+)
+SELECT plane, role, model_key, sku, count(*), CAST(sum(quantity) AS BIGINT), unit_price,
     sum(amount_usd), CAST(sum(amount_micro_ecu) AS BIGINT),
-    count(*) FILTER (WHERE amount_usd IS NULL AND amount_micro_ecu IS NULL)
-FROM v1.charges WHERE org_id = ? AND run_id = ?
+    count(*) FILTER (WHERE amount_usd IS NULL AND amount_micro_ecu IS NULL), any_value(unit)
+FROM line
 GROUP BY plane, role, model_key, sku, unit_price
 ORDER BY plane DESC, CASE role WHEN 'candidate' THEN 0 WHEN 'embedding' THEN 1 WHEN 'judge' THEN 2 ELSE 3 END, model_key, sku, unit_price
 """
 
 _DISTINCT = """
-SELECT DISTINCT plane, quantity, unit_price_usd_per_mtok, rate_micro_ecu, amount_usd, amount_micro_ecu
+SELECT DISTINCT plane, unit, evidence, quantity, unit_price_usd, price_units, unit_price_usd_per_mtok, rate_micro_ecu, amount_usd,
+    amount_micro_ecu
 FROM v1.charges WHERE org_id = ? AND run_id = ?
+"""
+
+_ALLOTTED = """
+SELECT count(*) FROM (
+    SELECT sum(amount_usd) AS allotted FROM v1.charges
+    WHERE org_id = $1 AND run_id = $2 AND plane = 'provider' AND evidence = 'reported' GROUP BY attempt_id
+    HAVING sum(amount_usd) <> (
+        SELECT max(a.reported_cost_usd) FROM v1.attempts a WHERE a.org_id = $1 AND a.run_id = $2 AND a.attempt_id = charges.attempt_id
+    )
+)
+"""
+
+_CORRECTIONS = """
+SELECT count(*) FROM v1.charges k
+LEFT JOIN v1.charges c ON c.org_id = k.org_id AND c.charge_id = k.corrects
+WHERE k.org_id = ? AND k.run_id = ? AND k.corrects IS NOT NULL
+    AND (c.charge_id IS NULL OR c.amount_usd IS NOT NULL OR c.plane <> 'provider' OR k.plane <> 'provider' OR k.amount_usd IS NULL
+        OR c.sku <> k.sku OR c.quantity IS DISTINCT FROM k.quantity OR c.attempt_id IS DISTINCT FROM k.attempt_id)
 """
 
 
@@ -119,15 +147,48 @@ def two_bills(warehouse: Queries, org_id: str, run_id: str) -> TwoBills:
     """The two bills of a run; every stored amount is reckoned again on the way.
 
     Raises:
-        BillDoesNotTie: An amount is not its quantity times its price.
+        BillDoesNotTie: An amount is not its quantity times its price, the parts of a reported cost do not add up to it, or a correction
+            does not fit what it corrects.
         SnapshotMissing: Nothing has been published yet.
     """
-    for plane, quantity, price, rate, usd, micro in warehouse.query(_DISTINCT, [org_id, run_id]).rows:
-        if plane == "provider":
-            good = usd == (None if quantity is None or price is None else token_cost_usd(quantity, price)) and micro is None
-        else:
-            again = None if quantity is None or rate is None else int((quantity * rate).to_integral_value(rounding=ROUND_HALF_EVEN))
-            good = micro == again and usd is None
-        if not good:
-            raise BillDoesNotTie(f"a charge of run {run_id} is not quantity times price", hint="restore the warehouse from a backup")
+    for row in warehouse.query(_DISTINCT, [org_id, run_id]).rows:
+        if not _ties(*row):
+            raise BillDoesNotTie(f"a charge of run {run_id} is not quantity times price", hint=_MEND)
+    for query, what in ((_ALLOTTED, "what the endpoint reported"), (_CORRECTIONS, "what it corrects")):
+        if warehouse.query(query, [org_id, run_id]).rows[0][0]:
+            raise BillDoesNotTie(f"a charge of run {run_id} does not fit {what}", hint=_MEND)
     return TwoBills(run_id, tuple(BillLine(*row) for row in warehouse.query(_LINES, [org_id, run_id]).rows))
+
+
+_MEND = "restore the warehouse from a backup"
+
+
+def _ties(
+    plane: str,
+    unit: str | None,
+    evidence: str,
+    quantity: int | None,
+    price: Decimal | None,
+    price_units: int | None,
+    per_mtok: Decimal | None,
+    rate: Decimal | None,
+    usd: Decimal | None,
+    micro: int | None,
+) -> bool:
+    """Whether the amount of a charge is what its other members say."""
+    if plane == "ecu":
+        again = None if quantity is None or rate is None else int((quantity * rate).to_integral_value(rounding=ROUND_HALF_EVEN))
+        return micro == again and usd is None
+    if unit is None:  # from a segment that waited over an upgrade
+        unit, price, price_units = "token", per_mtok, None if per_mtok is None else MICRO
+    if micro is not None or per_mtok != (price if unit == "token" else None):
+        return False
+    if evidence == "reported":
+        return usd is not None and price is None
+    if price is not None and price_units != _UNITS.get(unit):
+        return False
+    return usd == (None if quantity is None or price is None else cost_usd(quantity, price, price_units or MICRO))
+
+
+_UNITS = {"token": MICRO, "gpu_microsecond": GPU_HOUR}
+"""How many units a price buys."""

@@ -34,6 +34,7 @@ _COMMANDS = {
     "evaluate": ("byok.cli.evaluate:evaluate", "Evaluate a model on a data set."),
     "run": ("byok.cli.run:app", "List runs, show one, or go on with one."),
     "bill": ("byok.cli.bill:app", "The two bills: of runs and months, the ECU balance and its ledger."),
+    "price": ("byok.cli.price:app", "Show and set what models cost, and price charges that had no price."),
     "report": ("byok.cli.report:report", "Write the report page of a run."),
     "sql": ("byok.cli.sql:sql", "Query the results, read-only."),
     "schema": ("byok.cli.schema:app", "Show what the views of the results and their columns mean."),

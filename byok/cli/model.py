@@ -80,7 +80,7 @@ def register(
         description: What it is for.
         max_tokens: Most tokens to ask for in one answer.
         extra_payload: JSON object that is merged into every chat request.
-        price_input: USD per million input tokens; without it, cost is unknown.
+        price_input: USD per million input tokens; without a price, the one that the provider lists counts, if there is one (byok price).
         price_output: USD per million output tokens.
         requests_per_minute: Most requests that a run sends to the model in a minute; without it, no limit is declared.
         tokens_per_minute: Most tokens, of prompts and answers together, in a minute; without it, no limit is declared.

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal
 
 UsageClass = Literal["reported", "missing", "invalid"]
 
 MOST_TOKENS = 100_000_000
 """A count above this is a lie or a bug, not a count."""
+
+MOST_COST_USD = 1000
+"""A cost of one request above this is a lie or a bug, not a cost."""
+
+_COST_PLACES = Decimal("0.000000000001")
+
+_COST_TEXT = re.compile(r"[0-9]{1,12}(\.[0-9]{1,30})?([eE][+-]?[0-9]{1,2})?")
 
 
 @dataclass(frozen=True)
@@ -23,6 +32,7 @@ class Usage:
         reasoning_tokens: Part of `completion_tokens` that was reasoning.
         usage_class: `reported`; `missing` (no usage, or one of the two sums is absent); `invalid` (disputed: negative, absurd,
             more than was asked for, or the parts do not add up: kept for the record where they can be, not to be billed as true).
+        cost_usd: What it says that the request cost, in US dollars, to 12 places; None when it says nothing, or nothing that can be.
     """
 
     prompt_tokens: int | None = None
@@ -30,6 +40,7 @@ class Usage:
     cached_tokens: int | None = None
     reasoning_tokens: int | None = None
     usage_class: UsageClass = "missing"
+    cost_usd: Decimal | None = None
 
 
 def read_usage(value: Any, headers: Mapping[str, str]) -> Usage:
@@ -59,7 +70,26 @@ def read_usage(value: Any, headers: Mapping[str, str]) -> Usage:
         sound = sound and (cached or 0) <= prompt and (reasoning or 0) <= completion
     known = prompt is not None and completion is not None
     usage_class: UsageClass = "invalid" if not sound else "reported" if known else "missing"
-    return Usage(prompt, completion, cached, reasoning, usage_class)
+    return Usage(prompt, completion, cached, reasoning, usage_class, _cost_of(value))
+
+
+def _cost_of(usage: dict[str, Any]) -> Decimal | None:
+    cost = read_cost(usage.get("cost"))
+    if cost is None or usage.get("is_byok") is not True:
+        return cost
+    # A router that used the owner's own key charges its fee, and what the model cost is on another account of the owner's.
+    upstream = read_cost(_member(usage.get("cost_details"), "upstream_inference_cost"))
+    return None if upstream is None else cost + upstream
+
+
+def read_cost(value: Any) -> Decimal | None:
+    """The cost that an endpoint tells, exactly as it wrote it; None when it is no non-negative amount that a request can come to."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = repr(value)  # of a float, the shortest text that means it
+    if not isinstance(value, str) or _COST_TEXT.fullmatch(value) is None:
+        return None
+    told = Decimal(value)
+    return told.quantize(_COST_PLACES) if told <= MOST_COST_USD else None
 
 
 def read_embedding_usage(value: Any, headers: Mapping[str, str]) -> Usage:
@@ -76,13 +106,14 @@ def add_usage(parts: Iterable[Usage]) -> Usage:
     """Usage of several requests together: a count that one of them does not tell is not known."""
     told = list(parts)
 
-    def total(name: str) -> int | None:
+    def total(name: str) -> Any:
         counts = [getattr(part, name) for part in told]
         return None if any(count is None for count in counts) else sum(counts)
 
     classes = {part.usage_class for part in told}
     usage_class: UsageClass = "invalid" if "invalid" in classes else "missing" if "missing" in classes else "reported"
-    return Usage(total("prompt_tokens"), total("completion_tokens"), total("cached_tokens"), total("reasoning_tokens"), usage_class)
+    counts = (total("prompt_tokens"), total("completion_tokens"), total("cached_tokens"), total("reasoning_tokens"))
+    return Usage(*counts, usage_class, total("cost_usd"))
 
 
 def _member(value: Any, name: str) -> Any:

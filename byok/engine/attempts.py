@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from byok.clock import iso, utcnow
@@ -19,6 +20,7 @@ from byok.engine.budget import Amount
 from byok.engine.gate import Gate
 from byok.engine.journal import Journal
 from byok.engine.limiter import Ended
+from byok.engine.replay import usage_record
 from byok.engine.retry import RetryPolicy, ended
 from byok.errors import ByokError
 from byok.ids import natural_id
@@ -118,7 +120,7 @@ class Asker:
         """
         prompt, room = self.most(unit)
         usual = prompt / _BYTES_A_TOKEN + (room if room or unit.texts else _USUAL_ROOM)
-        ticket = await self.gate.enter(usual, self.bound(prompt, room) if self.bound else None)
+        ticket = await self.gate.enter(usual, partial(self.bound, prompt, room) if self.bound else Amount())
         if ticket is None:
             return None
         if self.gate.clock() > until:
@@ -280,19 +282,12 @@ def _answered(unit: Unit, answer: ChatAnswer | Embeddings, attempts: int, closed
 def _closed(attempt: str, answer: ChatAnswer | Embeddings | None, error: EndpointError | None) -> dict[str, Any]:
     record: dict[str, Any] = {"k": "closed", "attempt_id": attempt, "at": iso(utcnow())}
     if answer is not None:
-        usage = answer.usage
         record |= {
             "status": "ok",
             "http_status": answer.http_status,
             "latency_ms": answer.latency_ms,
             "request_id": answer.request_id,
-            "usage": [
-                usage.prompt_tokens,
-                usage.completion_tokens,
-                usage.cached_tokens,
-                usage.reasoning_tokens,
-                usage.usage_class,
-            ],
+            "usage": usage_record(answer.usage),
         }
     elif error is not None:
         record |= {"status": "error", "error_code": error.code, "http_status": error.status}

@@ -40,6 +40,9 @@ class _Stopped(Exception):
     """Ends the waiting of those who stand at the limiter when the run is stopped. Internal."""
 
 
+_NOTHING = Amount()
+
+
 class Gate:
     """The way out for the requests of one run to one model, in one event loop.
 
@@ -98,19 +101,19 @@ class Gate:
             if not nap.done():
                 nap.set_result(None)
 
-    async def enter(self, tokens: float = 0.0, bound: Amount | None = None) -> Ticket | None:
+    async def enter(self, tokens: float = 0.0, bound: Amount | Callable[[], Amount] = _NOTHING) -> Ticket | None:
         """Wait until a request may leave.
 
         Args:
             tokens: Upper bound of the tokens that it may use.
-            bound: Upper bound of what it may cost, where the run has a budget.
+            bound: Upper bound of what it may cost, where the run has a budget; or what tells it, anew after each wait: prices change.
 
         Returns:
             What is to be handed to `leave`; None when the run has been stopped.
         """
         await self._ceiling.acquire()
         try:
-            ticket = await self._pass(tokens, bound or Amount())
+            ticket = await self._pass(tokens, bound if callable(bound) else lambda: bound)
         except BaseException:
             self._ceiling.release()
             raise
@@ -120,9 +123,10 @@ class Gate:
             self.in_flight += 1
         return ticket
 
-    async def _pass(self, tokens: float, bound: Amount) -> Ticket | None:
+    async def _pass(self, tokens: float, reckoned: Callable[[], Amount]) -> Ticket | None:
         while self.stopped_by is None:
             await self._going.wait()
+            bound = reckoned()
             if self.stopped_by is not None or not await self._afford(bound):
                 return None
             try:
@@ -135,9 +139,9 @@ class Gate:
                 raise
             if self.limiter.broken is not None:
                 self.stop(self.limiter.broken)
-            if self.stopped_by is None and self._going.is_set():
+            if self.stopped_by is None and self._going.is_set() and reckoned() == bound:
                 return Ticket(taken, bound)
-            # Stopped or paused while it stood in the row: the slot is somebody else's.
+            # Stopped, paused or made dearer while it stood in the row: the slot is somebody else's.
             self.limiter.end(taken, Ended("other"))
             self._release(bound)
         return None

@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 
 from byok.clock import utcnow
+from byok.endpoint import Usage
 from byok.engine.plan import ModelRef, RunPlan
+from byok.money import plain
 from byok.warehouse.rows import AttemptRow, Role, UsageClass
 
-NO_USAGE: tuple[None, None, None, None, UsageClass] = (None, None, None, None, "missing")
+NO_USAGE: tuple[None, None, None, None, UsageClass, None] = (None, None, None, None, "missing", None)
 """What is known of the tokens of an attempt without an answer."""
+
+
+def usage_record(usage: Usage) -> list[int | str | None]:
+    """Usage as a journal's `closed` record holds it."""
+    counts = (usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens)
+    return [*counts, usage.usage_class, None if usage.cost_usd is None else plain(usage.cost_usd)]
 
 
 @dataclass
@@ -75,7 +84,8 @@ def attempt_rows(plan: RunPlan, state: Replay, *, role: Role, model: ModelRef, j
     rows = []
     for attempt_id, attempt in state.attempts.items():
         opened, closed = attempt.opened, attempt.closed or {}
-        prompt, completion, cached, reasoning, usage_class = closed.get("usage") or NO_USAGE
+        # Journals of before costs were read end with the class.
+        prompt, completion, cached, reasoning, usage_class, *cost = closed.get("usage") or NO_USAGE
         rows.append(
             AttemptRow(
                 org_id=plan.org_id,
@@ -102,6 +112,7 @@ def attempt_rows(plan: RunPlan, state: Replay, *, role: Role, model: ModelRef, j
                 opened_at=datetime.fromisoformat(opened["at"]),
                 closed_at=datetime.fromisoformat(closed["at"]) if closed else None,
                 recorded_at=now,
+                reported_cost_usd=Decimal(cost[0]) if cost and cost[0] is not None else None,
             )
         )
     return rows

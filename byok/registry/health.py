@@ -60,7 +60,7 @@ class Health:
 
     def __init__(self, control: ControlPlane, registry: Registry, warehouse: Warehouse, audit: AuditLog) -> None:
         self._registry, self._warehouse = registry, warehouse
-        self._standing = Standing(control, audit)
+        self._control, self._standing = control, Standing(control, audit)
 
     def to_check(self, actor: Actor, keys: Sequence[str] = ()) -> list[str]:
         """Keys to check: those named, or of all models when none is; disabled models are left out.
@@ -97,6 +97,6 @@ class Health:
             findings = None if found is None or not full else lambda now: capabilities(found, now.capabilities)
             now = self._standing.record(actor, model, probed.error, findings, scope="full")
         finally:
-            report_model(self._warehouse, now, probed, asked=model)
+            report_model(self._warehouse, now, probed, asked=model, control=self._control)
         code = None if probed.error is None else probed.error.code
         return Checked(key, now.health, now.health_failures, code, None if found is None else found.latency_ms, len(probed.log.attempts))

@@ -25,7 +25,7 @@ from byok.registry.models import CHANGEABLE, Model, ModelChanges, RegisterReques
 from byok.registry.probing import Probed, Progress, probe_stored, probe_with, silent
 from byok.registry.reporting import capabilities, report_model
 from byok.registry.sealed import SealedKey
-from byok.registry.standing import Standing, store
+from byok.registry.standing import Standing, enter_price, store
 from byok.registry.versions import GRACE, check_grace
 from byok.warehouse import Warehouse
 
@@ -143,7 +143,7 @@ class Registry(Lookup):
             findings = None if found is None else lambda now: capabilities(found, now.capabilities)
             now = self._standing.record(actor, model, probed.error, findings, scope="full" if full else "basic")
         finally:
-            report_model(self._warehouse, now, probed, asked=model)
+            report_model(self._warehouse, now, probed, asked=model, control=self._control)
         if found is None:
             assert probed.error is not None
             raise probed.error
@@ -170,6 +170,8 @@ class Registry(Lookup):
                 values |= {"capabilities": {}, "health": "unknown", "health_failures": 0}
             with self._audit.act(actor, "model.update", key, fields=sorted(changes.values())) as connection:
                 changed = store(connection, model, **values)
+                if values.keys() & {"price_input", "price_output"}:
+                    enter_price(connection, actor, changed)
             report_model(self._warehouse, changed, None)
             return changed
         await check_resolved(base, EgressPolicy.from_environment())
@@ -261,9 +263,10 @@ class Registry(Lookup):
             if connection.execute(select(model_table.c.id).where(model_table.c.id == model_id)).first() is not None:
                 raise BadSealedKey("this sealed key has been used", hint="seal the key again: byok key seal")
             connection.execute(model_table.insert().values(**model.columns(), created_by=actor.member_id))
+            enter_price(connection, actor, model, effective_from=model.created_at)
             if row is not None:
                 self._versions.insert(connection, row | {"state": "active"})
-        report_model(self._warehouse, model, probed)
+        report_model(self._warehouse, model, probed, control=self._control)
         return model
 
     async def _replace_key(
@@ -305,6 +308,7 @@ class Registry(Lookup):
                 values = {name: getattr(changed, name) for name in CHANGEABLE if getattr(changed, name) != getattr(model, name)}
                 same = not values.keys() & {"base_url", "remote_id", "provider"}
                 stored = store(connection, now, **values, capabilities=capabilities(found, now.capabilities if same else {}))
+                enter_price(connection, actor, stored, before=now, effective_from=log.started_at)
         except BaseException as error:
             if new_key:
                 self._versions.drop(model.id, version)
@@ -312,10 +316,11 @@ class Registry(Lookup):
                 self._audit.by(actor, "failed", action, model.key, **told, reason=error.code)
                 failure = error if isinstance(error, EndpointError) else None
                 # What was asked may have cost tokens, whatever came of it.
-                report_model(self._warehouse, self._standing.now(model), Probed("update", False, log, found, failure), asked=changed)
+                tried = Probed("update", False, log, found, failure)
+                report_model(self._warehouse, self._standing.now(model), tried, asked=changed, control=self._control)
             raise
         stored = self._standing.record(actor, stored, None)
-        report_model(self._warehouse, stored, probed)
+        report_model(self._warehouse, stored, probed, control=self._control)
         return stored
 
     def _refuse_same(self, model: Model, changed: Model, fingerprint: str) -> None:

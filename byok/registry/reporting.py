@@ -8,10 +8,13 @@ from typing import Any
 from byok.billing import charges_for, rate_card
 from byok.billing.charges import surely_free
 from byok.clock import iso, utcnow
+from byok.control import ControlPlane
 from byok.endpoint import ProbeAttempt, ProbeResult
 from byok.endpoint.capabilities import declared
 from byok.endpoint.probing.findings import told as told_of
 from byok.ids import natural_id, new_id
+from byok.pricing import Prices, load_prices
+from byok.pricing.busy import UNKNOWN, busy_shares, microseconds
 from byok.registry.models import Model
 from byok.registry.probing import Probed
 from byok.warehouse import Warehouse
@@ -47,20 +50,27 @@ def capabilities(found: ProbeResult, before: dict[str, Any]) -> dict[str, Any]:
     return told
 
 
-def report_model(warehouse: Warehouse, model: Model, probed: Probed | None, *, asked: Model | None = None) -> None:
+def report_model(
+    warehouse: Warehouse, model: Model, probed: Probed | None, *, asked: Model | None = None, control: ControlPlane | None = None
+) -> None:
     """Store the model's row, and of a probe its outcome, its findings, its attempts and its charges (its tokens are on the bill too).
 
     Args:
         warehouse: Where to.
         model: The model as it is.
         probed: The probe; None: there was none.
-        asked: The model as it was probed, where that is another state of it: with its key, prices and tags.
+        asked: The model as it was probed, where that is another state of it: with its key and tags.
+        control: Where the prices are that the probe is billed by; goes with a probe.
     """
-    warehouse.write_segment([model.row(), *(_probe_rows(asked or model, model, probed) if probed is not None else ())])
+    rows: list[Row] = [model.row()]
+    if probed is not None:
+        assert control is not None
+        rows += _probe_rows(asked or model, model, probed, load_prices(control, model.org_id, (asked or model).ref()))
+    warehouse.write_segment(rows)
     warehouse.drain()
 
 
-def _probe_rows(model: Model, after: Model, probed: Probed) -> Iterator[Row]:
+def _probe_rows(model: Model, after: Model, probed: Probed, prices: Prices) -> Iterator[Row]:
     probe_id = new_id()
     attempts = [_attempt_row(model, probe_id, number, attempt) for number, attempt in enumerate(probed.log.attempts, 1)]
     yield _probe_row(after, probe_id, probed, attempts)
@@ -85,9 +95,14 @@ def _probe_rows(model: Model, after: Model, probed: Probed) -> Iterator[Row]:
             )
     yield from attempts
     card = rate_card(probed.log.started_at) if attempts else None
+    asked = [row for row in attempts if not surely_free(row)]
+    shares = busy_shares(
+        [microseconds(row.opened_at) for row in asked], [microseconds(row.closed_at) if row.closed_at else UNKNOWN for row in asked]
+    )
+    busy = {row.attempt_id: share for row, share in zip(asked, shares, strict=True) if share != UNKNOWN}
     for row, attempt in zip(attempts, probed.log.attempts, strict=True):
         if card is not None:
-            yield from charges_for(row, model.ref(), card, vectors=attempt.vectors)
+            yield from charges_for(row, model.ref(), card, prices, vectors=attempt.vectors, busy_us=busy.get(row.attempt_id))
 
 
 def _probe_row(model: Model, probe_id: str, probed: Probed, attempts: list[AttemptRow]) -> ProbeRow:
@@ -147,4 +162,5 @@ def _attempt_row(model: Model, probe_id: str, number: int, attempt: ProbeAttempt
         opened_at=attempt.opened_at,
         closed_at=attempt.closed_at,
         recorded_at=utcnow(),
+        reported_cost_usd=attempt.usage.cost_usd,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection, select, update
@@ -13,6 +14,7 @@ from byok.control import ControlPlane
 from byok.control.tables import model as model_table
 from byok.endpoint import EndpointError
 from byok.errors import Field
+from byok.pricing import write_entry
 from byok.registry.errors import ModelChanged
 from byok.registry.models import Model
 
@@ -74,6 +76,24 @@ def store(connection: Connection, model: Model, **values: Any) -> Model:
     if done.rowcount != 1:
         raise ModelChanged(f"somebody else changed {model.key!r} meanwhile", hint="look at it: byok model show " + model.key)
     return changed
+
+
+def enter_price(
+    connection: Connection, actor: Actor, model: Model, *, before: Model | None = None, effective_from: datetime | None = None
+) -> None:
+    """Enter the prices of a model in the price book, when they are new.
+
+    Args:
+        connection: The transaction that writes the model.
+        actor: Who, as somebody else has allowed.
+        model: The model as it is from now on.
+        before: The model as it was; None: there was none.
+        effective_from: From when on they hold; None: now.
+    """
+    old = (None, None) if before is None else (before.price_input, before.price_output)
+    if (model.price_input, model.price_output) != old:
+        start, prices = effective_from or utcnow(), {"input": model.price_input, "output": model.price_output}
+        write_entry(connection, model.org_id, model.id, actor.member_id, "token", start, **prices)
 
 
 class Standing:

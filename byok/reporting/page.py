@@ -33,7 +33,7 @@ _SAMPLES = """
 SELECT s.sample_id, s.row_number, s.row_id, s.status, s.input, s.expected, s.output, s.error_code, s.latency_ms, s.prompt_tokens,
     s.completion_tokens, c.usd
 FROM v1.samples s LEFT JOIN (
-    SELECT a.sample_id, CASE WHEN count(*) = count(amount_usd) THEN sum(amount_usd) END AS usd
+    SELECT a.sample_id, CASE WHEN count(*) FILTER (WHERE corrects IS NULL) = count(amount_usd) THEN sum(amount_usd) END AS usd
     FROM v1.charges ch JOIN v1.attempts a ON a.org_id = ch.org_id AND a.attempt_id = ch.attempt_id
     WHERE ch.org_id = $org AND ch.run_id = $run AND ch.plane = 'provider' AND ch.role = 'candidate' GROUP BY a.sample_id
 ) c ON c.sample_id = s.sample_id
@@ -50,7 +50,7 @@ _COSTS = """
 SELECT CAST(sum(ch.amount_usd) AS DOUBLE) AS usd
 FROM v1.charges ch JOIN v1.attempts a ON a.org_id = ch.org_id AND a.attempt_id = ch.attempt_id
 WHERE ch.org_id = $org AND ch.run_id = $run AND ch.plane = 'provider' AND ch.role = 'candidate' AND a.sample_id IS NOT NULL
-GROUP BY a.sample_id HAVING count(*) = count(ch.amount_usd)
+GROUP BY a.sample_id HAVING count(*) FILTER (WHERE ch.corrects IS NULL) = count(ch.amount_usd)
 """
 _COUNT = "SELECT count(*) FROM v1.samples WHERE org_id = $org AND run_id = $run"
 

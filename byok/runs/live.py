@@ -10,10 +10,13 @@ from typing import Any
 from byok.access import MODELS_READ, require
 from byok.app import Services
 from byok.billing import RateCard, rate_card
+from byok.clock import utcnow
+from byok.control import ControlPlane
 from byok.engine.control import Wish
 from byok.engine.plan import RunPlan
 from byok.engine.progress import Progress, read_progress
 from byok.money import ecu, plain, token_cost_usd
+from byok.pricing import load_prices
 from byok.runs.folder import RunFolder, RunUnknown
 from byok.runs.journals import answer_journal, embed_journal, judge_journal
 
@@ -86,7 +89,7 @@ def look_at(services: Services, run_id: str) -> Live:
         raise RunUnknown(f"no run {run_id}", hint="list the runs with: byok run list")
     stages = read_progress(folder.progress)
     at = max((counts.at for counts in stages.values()), default=0.0)
-    usd, micro = _cost(plan, folder, stages)
+    usd, micro = _cost(plan, folder, stages, services.control)
     state = _state(folder, at, folder.control.wish)
     return Live(run_id, plan.model.key, plan.dataset.name, state, plan.planned, stages, usd, micro, at)
 
@@ -99,7 +102,7 @@ def _state(folder: RunFolder, at: float, wish: Wish) -> str:
     return {"pause": "paused", "cancel": "cancelling", "run": "going"}[wish]
 
 
-def _cost(plan: RunPlan, folder: RunFolder, stages: dict[str, Progress]) -> tuple[Decimal | None, int]:
+def _cost(plan: RunPlan, folder: RunFolder, stages: dict[str, Progress], control: ControlPlane) -> tuple[Decimal | None, int]:
     """What is known of the two bills so far. The bills themselves are written once, at the end, attempt by attempt."""
     card = rate_card(plan.created_at)
     usd, micro, unpriced = Decimal(0), 0, False
@@ -113,10 +116,13 @@ def _cost(plan: RunPlan, folder: RunFolder, stages: dict[str, Progress]) -> tupl
             micro += answered * card.judge_call_micro_ecu(model.key)
         if model.public:
             micro += _tokens_ecu(counts, card, model.key)
-        elif model.price_input is None or model.price_output is None:
-            unpriced = unpriced or counts.requests > 0
         else:
-            usd += token_cost_usd(counts.prompt_tokens, model.price_input) + token_cost_usd(counts.completion_tokens, model.price_output)
+            price = load_prices(control, plan.org_id, model).at(utcnow())
+            if price.input is None or (price.output is None and not journal.vectors):
+                unpriced = unpriced or counts.requests > 0
+            else:
+                usd += token_cost_usd(counts.prompt_tokens, price.input)
+                usd += token_cost_usd(counts.completion_tokens, price.output or Decimal(0))
     return (None if unpriced and not usd else usd), micro
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from byok.app import Services
 from byok.clock import iso
+from byok.control import ControlPlane
 from byok.endpoint import EndpointAuth, EndpointClient, ProbeResult, probe
 from byok.endpoint.probe import MORE_TOKENS
 from byok.endpoint.probing.record import ProbeAttempt, ProbeLog
@@ -16,7 +17,7 @@ from byok.engine.attempts import attempt_id
 from byok.engine.budget import Budget, BudgetReached
 from byok.engine.journal import Journal, read_journal
 from byok.engine.plan import RunPlan
-from byok.engine.replay import Attempt, replay
+from byok.engine.replay import Attempt, replay, usage_record
 from byok.registry.probing import for_probe
 from byok.runs.folder import RunFolder, open_run
 from byok.runs.journals import StageJournal, probe_journal, probed_of
@@ -50,7 +51,7 @@ async def probe_models(services: Services, run_id: str) -> int:
             if unit in before.results:
                 continue
             async with services.registry.client(for_probe(probed.model), plan.org_id, connections=1) as client:
-                log = _log(journal, unit, before.next_attempt(unit), client, _Purse(plan, folder, of))
+                log = _log(journal, unit, before.next_attempt(unit), client, _Purse(plan, folder, of, services.control))
                 try:
                     await _probe(client, log, embeddings=probed.embeddings)
                     journal.append({"k": "result", "unit": unit})
@@ -75,8 +76,8 @@ async def _probe(client: EndpointClient, log: ProbeLog, *, embeddings: bool) -> 
 class _Purse:
     """What a probe's requests take from the run's budget, if it has one."""
 
-    def __init__(self, plan: RunPlan, folder: RunFolder, of: StageJournal) -> None:
-        self._plan, self._folder, self._tariff = plan, folder, Tariff(plan, of)
+    def __init__(self, plan: RunPlan, folder: RunFolder, of: StageJournal, control: ControlPlane) -> None:
+        self._plan, self._folder, self._tariff = plan, folder, Tariff(plan, of, folder, control)
         self._bound = self._tariff.bound(PROBE_PROMPT, PROBE_ROOM)
 
     def open(self) -> None:
@@ -126,7 +127,6 @@ def _log(journal: Journal, unit: str, first: int, client: EndpointClient, purse:
         await journal.commit(opened)
 
     def closing(attempt: ProbeAttempt) -> None:
-        usage = attempt.usage
         closed = {
             "k": "closed",
             "attempt_id": opened["attempt_id"],
@@ -136,7 +136,7 @@ def _log(journal: Journal, unit: str, first: int, client: EndpointClient, purse:
             "http_status": attempt.http_status,
             "latency_ms": attempt.latency_ms,
             "request_id": attempt.request_id,
-            "usage": [usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens, usage.reasoning_tokens, usage.usage_class],
+            "usage": usage_record(attempt.usage),
         }
         journal.append(closed)
         purse.close(opened, closed)

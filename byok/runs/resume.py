@@ -63,7 +63,7 @@ def change_run(services: Services, run_id: str, changes: Resumption) -> None:
     """
     folder, plan = open_run(services, run_id, "run.resume")
     settings = changes.settings()
-    check_caps(caps_of(plan, folder.control.settings.with_changes(settings)), plan)
+    check_caps(caps_of(plan, folder.control.settings.with_changes(settings)), plan, services.control)
     folder.control.change(settings)
 
 

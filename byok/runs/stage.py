@@ -139,7 +139,7 @@ async def open_stage(
             control.obeyed_by(gate),
             _telling(progress, gate),
         ):
-            tariff = Tariff(plan, of) if gate.budget is not None else None
+            tariff = Tariff(plan, of, folder, services.control) if gate.budget is not None else None
             asker = Asker(client, journal, gate, RetryPolicy(deadline_s=plan.deadline_s), note=progress.note)
             if tariff is not None:
                 asker = replace(asker, bound=tariff.bound, spent=partial(_spent, tariff))

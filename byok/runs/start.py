@@ -138,7 +138,7 @@ def plan_run(services: Services, request: EvaluationRequest, flow_run_id: str) -
         on_unknown=request.on_unknown,
         reuse=request.reuse,
     )
-    check_caps(caps_of(plan, Settings()), plan)
+    check_caps(caps_of(plan, Settings()), plan, services.control)
     return plan
 
 
@@ -167,7 +167,7 @@ def begin(services: Services, folder: RunFolder, plan: RunPlan) -> RunPlan:
         services.warehouse.write_segment([run_row(plan, status="running", revision=1)])
         services.warehouse.drain()
     folder.control.begin()
-    begin_budget(plan, folder)
+    begin_budget(plan, folder, services.control)
     return plan
 
 

@@ -27,6 +27,8 @@ _ADDED = {
     "run": frozenset({"unknown_attempts", "reused"}),
     "sample": frozenset({"request_hash", "reused_from"}),
     "verdict": frozenset({"request_hash", "reused_from"}),
+    "attempt": frozenset({"reported_cost_usd"}),
+    "charge": frozenset({"unit", "token_type", "unit_price_usd", "price_units", "price_source", "corrects"}),
 }
 """Columns that came with a later version: a segment that waited over an upgrade lacks them, and they are NULL."""
 

@@ -24,6 +24,7 @@ COMMANDS = [
     "estimate",
     "evaluate",
     *(f"run {one}" for one in ("list", "show", "resume", "watch", "pause", "continue", "cancel")),
+    *(f"price {one}" for one in ("show", "set", "history", "apply")),
     *(f"bill {one}" for one in ("show", "balance", "topup", "ledger", "verify", "reverse", "refund", "settings")),
     *(f"bill {one}" for one in ("statement", "consumption", "close", "export", "reconcile")),
     *("report", "sql", "schema show", "sandbox serve", "sandbox profiles", "up", "demo", "doctor"),

@@ -44,7 +44,9 @@ class Scripted:
         await asyncio.sleep(self.latency_s)
         if self.script:
             raise self.script.pop(0)
-        usage = SimpleNamespace(prompt_tokens=1, completion_tokens=1, cached_tokens=0, reasoning_tokens=0, usage_class="reported")
+        usage = SimpleNamespace(
+            prompt_tokens=1, completion_tokens=1, cached_tokens=0, reasoning_tokens=0, usage_class="reported", cost_usd=None
+        )
         return SimpleNamespace(usage=usage, limits=None, latency_ms=1.0, http_status=200, request_id=None)
 
     def adapt(self, error):

@@ -60,6 +60,8 @@ CASES = [
 ABSENT = "absent"
 QUESTIONS = [(f"What is {number} times 7?", str(7 * number)) for number in range(len(CASES) + 1)]
 BELIEVED = [tokens for _, _, taken, tokens in CASES if taken == "reported"]
+REASONING = 4
+"""Tokens of reasoning in one of those that are believed: a line of their own."""
 NOT_BELIEVED = len(CASES) + 1 - len(BELIEVED)
 
 
@@ -111,14 +113,16 @@ def test_37_tokens_that_are_not_believed_have_an_unknown_amount_and_never_zero(l
         "JOIN v1.attempts a USING (attempt_id) WHERE c.run_id = ? AND c.role = 'candidate'",
         plan.run_id,
     )
-    assert len(charges) == 2 * len(QUESTIONS), "one line for input and one for output of each answer"
+    assert len(charges) == 2 * len(QUESTIONS) + 1, "one line for input and one for output of each answer, and one for reasoning"
     unknown = [charge for charge in charges if charge[0] != "reported"]
     assert len(unknown) == 2 * NOT_BELIEVED
     assert {(evidence, quantity, amount) for _, _, evidence, quantity, amount, _ in unknown} == {("unknown", None, None)}
     assert {price for *_, price in charges} == {PRICE}
     known = sorted((quantity, amount) for taken, _, _, quantity, amount, _ in charges if taken == "reported")
     # Reckoned here in whole units of the twelfth place: price times tokens, over a million, to the nearest.
-    again = sorted((count, Decimal(round(count * 333_333_333_333 / 10**6)).scaleb(-12)) for tokens in BELIEVED for count in tokens)
+    counts = [count for tokens in BELIEVED for count in tokens]
+    counts.remove(3 + REASONING)
+    again = sorted((count, Decimal(round(count * 333_333_333_333 / 10**6)).scaleb(-12)) for count in [*counts, 3, REASONING])
     assert known == again
     assert [amount for quantity, amount in known if quantity == 0] == [0], "zero is billed as zero only where it was told and adds up"
 

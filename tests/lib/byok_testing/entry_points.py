@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from decimal import Decimal
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -28,11 +29,13 @@ from byok.access import (
     TokenNotFound,
 )
 from byok.app import Services
+from byok.billing import apply_prices
 from byok.cli.main import app
 from byok.datasets import DatasetNotFound, Mapping
 from byok.grading import JudgeNotFound
 from byok.ids import new_id
 from byok.ledger import HoldNotFound, TransactionNotFound
+from byok.pricing import NoSuchModel
 from byok.registry import Migration, ModelChanges, ModelNotFound, RegisterRequest, Rewrapper, SealedKey, stored_secrets
 from byok.runs import (
     EvaluationRequest,
@@ -183,6 +186,10 @@ COMMANDS = [
     _command("bill close 2020-01", BILLING_WRITE),
     _command("bill export --focus -o page.html", BILLING_READ),
     _command("bill reconcile {usage}", BILLING_READ),
+    _command("price show m", MODELS_READ, from_rival="model_not_registered"),
+    _command("price set m --input 1 --output 2", MODELS_READ, MODELS_WRITE, from_rival="model_not_registered"),
+    _command("price history m", MODELS_READ, from_rival="model_not_registered"),
+    _command("price apply", BILLING_WRITE),
     _command("report {run} -o page.html", MODELS_READ, BILLING_READ, from_rival="run_not_found"),
     _command("sql --file {query}", MODELS_READ, BILLING_READ),
 ]
@@ -307,6 +314,10 @@ ACTS = {
     "Registry.rotate": _act(lambda s, a: s.registry.rotate(a, "m", _KEY), *_WRITE, from_rival=ModelNotFound),
     "Registry.rotate_sealed": _act(lambda s, a: s.registry.rotate_sealed(a, "m", _sealed(s, key="m")), *_WRITE, from_rival=ModelNotFound),
     "Registry.disable": _act(lambda s, a: s.registry.disable(a, "m"), *_WRITE, from_rival=ModelNotFound),
+    "PriceBook.set": _act(lambda s, a: s.prices.set(a, "m", input=Decimal(1)), MODELS_WRITE, from_rival=NoSuchModel),
+    "PriceBook.history": _act(lambda s, a: s.prices.history(a, "m"), MODELS_READ, from_rival=NoSuchModel),
+    "PriceBook.show": _act(lambda s, a: s.prices.show(a, "m"), MODELS_READ, from_rival=NoSuchModel),
+    "apply_prices": _act(lambda s, a: apply_prices(s.control, s.warehouse, s.audit, a), BILLING_WRITE),
     "Health.to_check": _act(lambda s, a: s.health.to_check(a), MODELS_READ, RUNS_WRITE),
     "Health.check": _act(lambda s, a: s.health.check(a, "m"), MODELS_READ, RUNS_WRITE, from_rival=ModelNotFound),
     "stored_secrets": _act(lambda s, a: stored_secrets(s.control, a, s.keystore), MODELS_READ),
@@ -373,6 +384,7 @@ NO_SCOPE_NEEDED = {
         "is a part of start_run, estimate_run, resume_run, bill_run, answer_shard, embed_shard, judge_shard, probe_models or close_run, "
         "which have asked",
     ),
+    "enter_price": "is a part of Registry.register and Registry.update, which have asked",
     "Standing.record": "counts a check that another service has allowed",
     "Lookup.check_sealed": "only refuses; the front door asks it before it takes a grant",
 }
