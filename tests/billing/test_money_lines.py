@@ -345,3 +345,13 @@ def test_a_line_that_was_changed_is_found(warehouse, sku, of, wrong):
     stored(warehouse, sku=sku, of=of, **wrong)
     with pytest.raises(BillDoesNotTie):
         two_bills(warehouse, "acme", "r-1")
+
+
+def test_charges_that_waited_over_an_upgrade_are_taken_for_tokens(warehouse):
+    before = {"unit": None, "token_type": None, "unit_price_usd": None, "price_units": None, "price_source": None}
+    charges = charges_for(replace(ATTEMPT, cached_tokens=None, reasoning_tokens=None), MODEL, CARD, prices(**TOKENS))
+    warehouse.write_segment([replace(one, **before) for one in charges])
+    warehouse.drain()
+    bills = two_bills(warehouse, "acme", "r-1")
+    assert bills.total_usd == sum(one.amount_usd for one in charges)
+    assert [line.unit_price for line in bills.lines] == [3, 15]
