@@ -16,6 +16,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import socket
 import sqlite3
 import statistics
@@ -64,7 +65,7 @@ def postgresql(folder: Path) -> Iterator[tuple[str, str]]:
         told = subprocess.run([programs / "postgres", "--version"], check=True, capture_output=True, text=True).stdout
         yield f"postgresql+psycopg://byok@127.0.0.1:{port}/postgres", told.split()[2]
     finally:
-        server.terminate()
+        server.send_signal(signal.SIGINT)  # without waiting for whoever is connected
         server.wait(20)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
 from sqlalchemy.engine import RowMapping
 
 from byok.control import ControlPlane
@@ -97,6 +97,7 @@ class Books:
             found = replace(NOTHING, org_id=org_id)
             connection.execute(insert(ledger_account).values(_values(found)))
         self.account = found
+        self._credits: list[Credit] | None = None
 
     def named(self, operation: str) -> Row[Any] | None:
         """The row of an operation, if it was written before, whatever it asked for."""
@@ -121,11 +122,13 @@ class Books:
         return read_transaction(self.connection, row)
 
     def credits(self) -> list[Credit]:
-        """All grants of which something is left."""
-        rows = self.connection.execute(
-            select(ledger_grant).where(ledger_grant.c.org_id == self.org_id, ledger_grant.c.left > 0).order_by(ledger_grant.c.id)
-        )
-        return [credit_of(row) for row in rows]
+        """All grants of which something is left, the oldest first; read once, then kept as they change."""
+        if self._credits is None:
+            rows = self.connection.execute(
+                select(ledger_grant).where(ledger_grant.c.org_id == self.org_id, ledger_grant.c.left > 0).order_by(ledger_grant.c.id)
+            )
+            self._credits = [credit_of(row) for row in rows]
+        return self._credits
 
     def sweep(self) -> None:
         """Write down what time has done: grants that have expired, and holds that nobody settled."""
@@ -182,7 +185,7 @@ class Books:
         )
         posted = replace(unsigned, mac=unsigned.sign(self._key))
         facts = {column.name: getattr(posted, column.name) for column in ledger_transaction.columns}
-        self.connection.execute(insert(ledger_transaction).values(facts))
+        self.connection.execute(insert(ledger_transaction), facts)
         rows = [
             {"transaction_id": posted.id, "number": number, "org_id": self.org_id}
             | {"account": leg.account, "grant_id": leg.grant_id, "micro_ecu": leg.micro_ecu}
@@ -194,9 +197,11 @@ class Books:
         return posted
 
     def change(self, **facts: object) -> None:
-        """Change facts of the account."""
+        """Change facts of the account; its balances are written with them."""
         self.account = replace(self.account, **facts)  # type: ignore[arg-type]
-        self.connection.execute(update(ledger_account).where(ledger_account.c.org_id == self.org_id).values(_values(self.account)))
+        balances = {name: getattr(self.account, name) for name in ("available", "held", "overdrawn")}
+        told = {name: list(value) if isinstance(value, tuple) else value for name, value in facts.items()}
+        self.connection.execute(_CHANGE, balances | told | {"of_org": self.org_id})
 
     def drawable(self) -> int:
         """What can be drawn now, in micro-ECU."""
@@ -248,14 +253,23 @@ class Books:
             moved[leg.account] = moved.get(leg.account, 0) + leg.micro_ecu
             if leg.account == "credit" and leg.grant_id is not None:
                 grants[leg.grant_id] = grants.get(leg.grant_id, 0) + leg.micro_ecu
-        for grant, change in grants.items():
-            self.connection.execute(update(ledger_grant).where(ledger_grant.c.id == grant).values(left=ledger_grant.c.left + change))
+        changed = [{"of_grant": grant, "change": change} for grant, change in grants.items() if change]
+        if changed:
+            self.connection.execute(_MOVE, changed)
+            left = {credit.id: credit.left + grants.get(credit.id, 0) for credit in self._credits or ()}
+            # One that was empty is not among them: whoever asks next reads them anew.
+            known = self._credits is not None and grants.keys() <= left.keys()
+            self._credits = [replace(credit, left=left[credit.id]) for credit in self._credits or () if left[credit.id]] if known else None
         self.account = replace(
             self.account,
             available=self.account.available + moved.get("credit", 0),
             held=self.account.held + moved.get("held", 0),
             overdrawn=self.account.overdrawn - moved.get("overdraft", 0),
         )
+
+
+_CHANGE = update(ledger_account).where(ledger_account.c.org_id == bindparam("of_org"))
+_MOVE = update(ledger_grant).where(ledger_grant.c.id == bindparam("of_grant")).values(left=ledger_grant.c.left + bindparam("change"))
 
 
 def credit_of(row: Row[Any]) -> Credit:

@@ -189,11 +189,6 @@ class LedgerReader:
             raise HoldNotFound(f"no hold {hold_id}", hint="byok bill ledger")
         return row
 
-    def _hold(self, org_id: str, hold_id: str) -> Hold:
-        with self._control.read() as connection:
-            row = self._row(connection, org_id, hold_id)
-        return Hold(row.id, row.run_id, row.micro_ecu, row.state)
-
     def _holds(self, org_id: str, run_id: str) -> list[Hold]:
         wanted = select(ledger_hold).where(ledger_hold.c.org_id == org_id, ledger_hold.c.run_id == run_id)
         with self._control.read() as connection:

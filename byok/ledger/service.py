@@ -136,21 +136,23 @@ class Ledger(LedgerReader):
         operation, body = f"hold:{operation}", hold_body(micro_ecu, run_id, lifetime)
         hold_id = natural_id("hold", actor.org_id, operation)
         with self._writing(actor) as books:
-            if books.written(operation, body) is None:
-                # What is owed comes first, also where credit has taken effect since.
-                if (available := books.drawable() - books.account.overdrawn) < micro_ecu:
-                    raise BalanceTooLow(
-                        f"the work may cost {ecu(micro_ecu)} ECU, and {ecu(available)} ECU are available",
-                        hint="byok bill topup ECU, wait for runs under way to end, or ask for less (--limit, --max-ecu)",
-                        needed_micro_ecu=micro_ecu,
-                        available_micro_ecu=available,
-                    )
-                facts = {"id": hold_id, "org_id": actor.org_id, "run_id": run_id, "micro_ecu": micro_ecu, "state": "open"}
-                books.connection.execute(insert(ledger_hold).values(facts | {"created_at": books.now, "expires_at": books.now + lifetime}))
-                parts, _ = books.drawn(micro_ecu)
-                legs = [leg for grant, part in parts for leg in (Leg("credit", -part, grant), Leg("held", part, grant))]
-                books.post("hold", operation, body, legs, hold_id=hold_id, run_id=run_id)
-        return self._hold(actor.org_id, hold_id)
+            if books.written(operation, body) is not None:
+                row = self._row(books.connection, actor.org_id, hold_id)
+                return Hold(row.id, row.run_id, row.micro_ecu, row.state)
+            # What is owed comes first, also where credit has taken effect since.
+            if (available := books.drawable() - books.account.overdrawn) < micro_ecu:
+                raise BalanceTooLow(
+                    f"the work may cost {ecu(micro_ecu)} ECU, and {ecu(available)} ECU are available",
+                    hint="byok bill topup ECU, wait for runs under way to end, or ask for less (--limit, --max-ecu)",
+                    needed_micro_ecu=micro_ecu,
+                    available_micro_ecu=available,
+                )
+            facts = {"id": hold_id, "org_id": actor.org_id, "run_id": run_id, "micro_ecu": micro_ecu, "state": "open"}
+            books.connection.execute(insert(ledger_hold).values(facts | {"created_at": books.now, "expires_at": books.now + lifetime}))
+            parts, _ = books.drawn(micro_ecu)
+            legs = [leg for grant, part in parts for leg in (Leg("credit", -part, grant), Leg("held", part, grant))]
+            books.post("hold", operation, body, legs, hold_id=hold_id, run_id=run_id)
+        return Hold(hold_id, run_id, micro_ecu, "open")
 
     def settle(self, actor: Actor, hold_id: str, micro_ecu: int) -> Transaction:
         """Turn a hold into what the work did cost; the rest becomes available again.
@@ -299,6 +301,8 @@ class Ledger(LedgerReader):
         """Keep the head of a chain; holds and releases are covered by what follows them."""
 
         def holds(seen: Head) -> bool:
+            if seen == (posted.seq - 1, posted.previous):
+                return True
             with self._control.read() as connection:
                 mac = connection.execute(
                     select(ledger_transaction.c.mac).where(

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from byok.access.members import create_org
 from byok.errors import ByokError
 from byok.ledger import OVERDRAFT_LIMIT, OperationConflict
-from byok_testing.ledgers import Clock, Model, Refused, check_books, totals, unsynced
+from byok_testing.ledgers import Clock, Model, Refused, check_books, totals
 
 AMOUNTS = st.integers(1, 60)
 LATER = st.none() | st.sampled_from([timedelta(hours=hours) for hours in (1, 2, 5)])
@@ -30,7 +30,7 @@ def machine(services, clock):
     class Operations(RuleBasedStateMachine):
         def __init__(self):
             super().__init__()
-            slug = f"org-{next(_orgs)}"
+            slug = f"machine-{next(_orgs)}"
             created = create_org(services.control, slug, f"owner@{slug}.example", services.audit)
             self.actor = replace(services.actor, org_id=created.org_id, org_slug=slug, member_id=created.member_id)
             self.ledger, self.names = services.ledger, count(1)
@@ -183,10 +183,9 @@ def machine(services, clock):
     return Operations
 
 
-def test_any_sequence_leaves_what_a_plain_model_has(services, monkeypatch):
-    unsynced(services, monkeypatch)
+def test_any_sequence_leaves_what_a_plain_model_has(installed, monkeypatch):
     run_state_machine_as_test(
-        machine(services, Clock(monkeypatch)),
+        machine(installed, Clock(monkeypatch)),
         settings=settings(
             max_examples=40,
             stateful_step_count=30,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -50,7 +51,7 @@ def serving_postgresql() -> Iterator[str]:
             time.sleep(0.05)
         yield f"postgresql+psycopg://byok@127.0.0.1:{port}"
     finally:
-        server.terminate()
+        server.send_signal(signal.SIGINT)  # without waiting for whoever is connected
         server.wait(20)
         shutil.rmtree(folder)
 
