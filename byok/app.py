@@ -78,7 +78,8 @@ def open_services(home: Home | None = None, vault: VaultSettings | Literal["loca
     actor = actor_from_environment(control, home, audit)
     keystore = open_keystore(home, vault)
     warehouse = Warehouse(home.warehouse, home.spool)
-    registry = Registry(control, keystore, warehouse, audit)
+    ledger = open_ledger(home, control, audit)
+    registry = Registry(control, keystore, warehouse, audit, ledger)
     registry.sweep(actor.org_id)
     grants = Grants(control, audit, read_signing_key(home.signing_key_file, "grant-v1"))
     return Services(
@@ -94,7 +95,7 @@ def open_services(home: Home | None = None, vault: VaultSettings | Literal["loca
         administration=Administration(control, audit),
         grants=grants,
         front_door=FrontDoor(registry, grants),
-        health=Health(control, registry, warehouse, audit),
-        ledger=open_ledger(home, control, audit),
+        health=Health(control, registry, warehouse, audit, ledger),
+        ledger=ledger,
         prices=PriceBook(control, audit),
     )

@@ -6,6 +6,8 @@ import hashlib
 import os
 import re
 import shutil
+import sys
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -196,8 +198,8 @@ class Datasets:
                 data.seek(offset)
                 yield row_of(number, data.readline())
 
-    def size(self, version: str, numbers: Iterable[int] | None = None) -> int:
-        """Bytes of rows as they are stored: no row's texts are longer than its line.
+    def size(self, version: str, numbers: Iterable[int] | None = None) -> tuple[int, int]:
+        """Bytes of rows as they are stored, of all together and of the longest: no row's texts are longer than its line.
 
         Args:
             version: Version of a data set of this installation.
@@ -209,11 +211,12 @@ class Datasets:
         """
         data, index = self._open(version)
         with data, index:
-            whole = os.fstat(data.fileno()).st_size
-            if numbers is None:
-                return whole
-            starts = [*(start for (start,) in OFFSET.iter_unpack(index.read())), whole]
-        return sum(starts[number + 1] - starts[number] for number in numbers)
+            starts = array("Q", index.read())
+            starts.append(os.fstat(data.fileno()).st_size)
+        if sys.byteorder == "big":
+            starts.byteswap()
+        lengths = [starts[number + 1] - starts[number] for number in (range(len(starts) - 1) if numbers is None else numbers)]
+        return sum(lengths), max(lengths, default=0)
 
     def quarantine(self, version: str) -> Sequence[Quarantined]:
         """The rows that were set aside when a version was first added."""

@@ -188,13 +188,30 @@ class Ledger(LedgerReader):
                 rest -= used
                 legs += [Leg("held", -part, grant), Leg("usage", used, grant), Leg("credit", part - used, grant)]
             books.close_hold(row, "settled", micro_ecu)
-            if rest:
-                more, lacking = books.drawn(rest)
-                legs += [leg for grant, part in more for leg in (Leg("credit", -part, grant), Leg("usage", part, grant))]
-                owed = min(lacking, books.account.room)
-                legs += [Leg("overdraft", -owed), Leg("waived", owed - lacking), Leg("usage", lacking)]
+            legs += _unheld(books, rest)
             posted = books.post("settle", operation, body, legs, hold_id=hold_id, run_id=row.run_id)
             books.warn(row.run_id)
+        self._remember(posted)
+        return posted
+
+    def spend(self, org_id: str, operation: str, micro_ecu: int) -> Transaction:
+        """Draw what work did cost for which nothing was held, such as a probe; for a program that has asked already.
+
+        Args:
+            org_id: Whose credit.
+            operation: What it is for; written once.
+            micro_ecu: What it did cost.
+
+        Raises:
+            OperationConflict: The operation was written before, with another amount.
+        """
+        operation, body = f"spend:{operation}", body_of(micro_ecu)
+        with self._control.write(queue=org_id) as connection:
+            books = self._books(connection, org_id, None)
+            if (before := books.written(operation, body)) is not None:
+                return before
+            posted = books.post("settle", operation, body, _unheld(books, micro_ecu))
+            books.warn(None)
         self._remember(posted)
         return posted
 
@@ -326,6 +343,14 @@ def _storable(amount: Decimal) -> bool:
 def _plain(text: str) -> bool:
     """Whether every database takes a text: no NUL, no half of a surrogate pair."""
     return not any(unicodedata.category(sign) in ("Cc", "Cs") for sign in text)
+
+
+def _unheld(books: Books, micro_ecu: int) -> list[Leg]:
+    """Work for which nothing is held: drawn from what is available, then owed up to the limit; the platform bears the rest."""
+    parts, lacking = books.drawn(micro_ecu)
+    owed = min(lacking, books.account.room)
+    drawn = [leg for grant, part in parts for leg in (Leg("credit", -part, grant), Leg("usage", part, grant))]
+    return [*drawn, Leg("overdraft", -owed), Leg("waived", owed - lacking), Leg("usage", lacking)]
 
 
 def _add(books: Books, operation: str, terms: Terms) -> Transaction:

@@ -8,10 +8,11 @@ from typing import Any
 
 from byok.access import RUNS_WRITE, Actor, AuditLog, require
 from byok.control import ControlPlane
+from byok.ledger import Ledger
 from byok.registry.errors import ModelIsDisabled
 from byok.registry.probing import probe_stored
 from byok.registry.registry import Registry
-from byok.registry.reporting import capabilities, report_model
+from byok.registry.reporting import Accounts, capabilities, report_model
 from byok.registry.standing import Standing
 from byok.warehouse import Warehouse
 
@@ -56,11 +57,12 @@ class Health:
         registry: Who opens their keys.
         warehouse: Where checks are reported to.
         audit: Where a change of health is recorded.
+        ledger: What the checks of public models are drawn from.
     """
 
-    def __init__(self, control: ControlPlane, registry: Registry, warehouse: Warehouse, audit: AuditLog) -> None:
+    def __init__(self, control: ControlPlane, registry: Registry, warehouse: Warehouse, audit: AuditLog, ledger: Ledger) -> None:
         self._registry, self._warehouse = registry, warehouse
-        self._control, self._standing = control, Standing(control, audit)
+        self._standing, self._accounts = Standing(control, audit), Accounts(control, ledger)
 
     def to_check(self, actor: Actor, keys: Sequence[str] = ()) -> list[str]:
         """Keys to check: those named, or of all models when none is; disabled models are left out.
@@ -97,6 +99,6 @@ class Health:
             findings = None if found is None or not full else lambda now: capabilities(found, now.capabilities)
             now = self._standing.record(actor, model, probed.error, findings, scope="full")
         finally:
-            report_model(self._warehouse, now, probed, asked=model, control=self._control)
+            report_model(self._warehouse, now, probed, asked=model, accounts=self._accounts)
         code = None if probed.error is None else probed.error.code
         return Checked(key, now.health, now.health_failures, code, None if found is None else found.latency_ms, len(probed.log.attempts))

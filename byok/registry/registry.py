@@ -19,11 +19,12 @@ from byok.endpoint.probing.record import ProbeLog
 from byok.errors import ByokError
 from byok.ids import new_id
 from byok.keystore import KeyStore, SealContext
+from byok.ledger import Ledger
 from byok.registry.errors import BadSealedKey, KeyNeeded, ModelChanged, SameKey
 from byok.registry.lookup import Lookup, by_key, taken
 from byok.registry.models import CHANGEABLE, Model, ModelChanges, RegisterRequest, seen
 from byok.registry.probing import Probed, Progress, probe_stored, probe_with, silent
-from byok.registry.reporting import capabilities, report_model
+from byok.registry.reporting import Accounts, capabilities, report_model
 from byok.registry.sealed import SealedKey
 from byok.registry.standing import Standing, enter_price, store
 from byok.registry.versions import GRACE, check_grace
@@ -38,12 +39,14 @@ class Registry(Lookup):
         keystore: What seals and opens the keys.
         warehouse: Where models and probes are reported to.
         audit: Where every change, and every key that does not open, is recorded.
+        ledger: What the probes of public models are drawn from.
     """
 
-    def __init__(self, control: ControlPlane, keystore: KeyStore, warehouse: Warehouse, audit: AuditLog) -> None:
+    def __init__(self, control: ControlPlane, keystore: KeyStore, warehouse: Warehouse, audit: AuditLog, ledger: Ledger) -> None:
         super().__init__(control, keystore, audit)
         self._warehouse = warehouse
         self._standing = Standing(control, audit)
+        self._accounts = Accounts(control, ledger)
 
     async def register(
         self,
@@ -143,7 +146,7 @@ class Registry(Lookup):
             findings = None if found is None else lambda now: capabilities(found, now.capabilities)
             now = self._standing.record(actor, model, probed.error, findings, scope="full" if full else "basic")
         finally:
-            report_model(self._warehouse, now, probed, asked=model, control=self._control)
+            report_model(self._warehouse, now, probed, asked=model, accounts=self._accounts)
         if found is None:
             assert probed.error is not None
             raise probed.error
@@ -266,7 +269,7 @@ class Registry(Lookup):
             enter_price(connection, actor, model, effective_from=model.created_at)
             if row is not None:
                 self._versions.insert(connection, row | {"state": "active"})
-        report_model(self._warehouse, model, probed, control=self._control)
+        report_model(self._warehouse, model, probed, accounts=self._accounts)
         return model
 
     async def _replace_key(
@@ -317,10 +320,10 @@ class Registry(Lookup):
                 failure = error if isinstance(error, EndpointError) else None
                 # What was asked may have cost tokens, whatever came of it.
                 tried = Probed("update", False, log, found, failure)
-                report_model(self._warehouse, self._standing.now(model), tried, asked=changed, control=self._control)
+                report_model(self._warehouse, self._standing.now(model), tried, asked=changed, accounts=self._accounts)
             raise
         stored = self._standing.record(actor, stored, None)
-        report_model(self._warehouse, stored, probed, control=self._control)
+        report_model(self._warehouse, stored, probed, accounts=self._accounts)
         return stored
 
     def _refuse_same(self, model: Model, changed: Model, fingerprint: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from byok.billing import charges_for, rate_card
@@ -13,12 +14,26 @@ from byok.endpoint import ProbeAttempt, ProbeResult
 from byok.endpoint.capabilities import declared
 from byok.endpoint.probing.findings import told as told_of
 from byok.ids import natural_id, new_id
+from byok.ledger import Ledger, ship
 from byok.pricing import Prices, load_prices
 from byok.pricing.busy import UNKNOWN, busy_shares, microseconds
 from byok.registry.models import Model
 from byok.registry.probing import Probed
 from byok.warehouse import Warehouse
-from byok.warehouse.rows import AttemptRow, CapabilityRow, ProbeRow, Row
+from byok.warehouse.rows import AttemptRow, CapabilityRow, ChargeRow, ProbeRow, Row
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """By which probes outside runs are billed.
+
+    Attributes:
+        control: Where the prices are.
+        ledger: What the tokens of public models are drawn from.
+    """
+
+    control: ControlPlane
+    ledger: Ledger
 
 
 def capabilities(found: ProbeResult, before: dict[str, Any]) -> dict[str, Any]:
@@ -51,7 +66,7 @@ def capabilities(found: ProbeResult, before: dict[str, Any]) -> dict[str, Any]:
 
 
 def report_model(
-    warehouse: Warehouse, model: Model, probed: Probed | None, *, asked: Model | None = None, control: ControlPlane | None = None
+    warehouse: Warehouse, model: Model, probed: Probed | None, *, asked: Model | None = None, accounts: Accounts | None = None
 ) -> None:
     """Store the model's row, and of a probe its outcome, its findings, its attempts and its charges (its tokens are on the bill too).
 
@@ -60,18 +75,26 @@ def report_model(
         model: The model as it is.
         probed: The probe; None: there was none.
         asked: The model as it was probed, where that is another state of it: with its key and tags.
-        control: Where the prices are that the probe is billed by; goes with a probe.
+        accounts: By which the probe is billed; goes with a probe.
     """
     rows: list[Row] = [model.row()]
     if probed is not None:
-        assert control is not None
-        rows += _probe_rows(asked or model, model, probed, load_prices(control, model.org_id, (asked or model).ref()))
+        assert accounts is not None
+        probe_id = new_id()
+        found = list(
+            _probe_rows(probe_id, asked or model, model, probed, load_prices(accounts.control, model.org_id, (asked or model).ref()))
+        )
+        rows += found
+        spent = sum(row.amount_micro_ecu or 0 for row in found if isinstance(row, ChargeRow))
+        if spent:
+            # A public model's tokens: outside a run nothing was held for them.
+            accounts.ledger.spend(model.org_id, f"probe:{probe_id}", spent)
+            ship(accounts.control, warehouse, model.org_id)
     warehouse.write_segment(rows)
     warehouse.drain()
 
 
-def _probe_rows(model: Model, after: Model, probed: Probed, prices: Prices) -> Iterator[Row]:
-    probe_id = new_id()
+def _probe_rows(probe_id: str, model: Model, after: Model, probed: Probed, prices: Prices) -> Iterator[Row]:
     attempts = [_attempt_row(model, probe_id, number, attempt) for number, attempt in enumerate(probed.log.attempts, 1)]
     yield _probe_row(after, probe_id, probed, attempts)
     if probed.found is not None and probed.found.capabilities is not None:

@@ -10,10 +10,12 @@ from typing import Any
 
 from byok.app import Services
 from byok.billing import rate_card
+from byok.clock import utcnow
 from byok.engine.attempts import PER_MESSAGE, PER_REQUEST
 from byok.engine.plan import JudgeRef, ModelRef, RunPlan
 from byok.grading import judge_request
 from byok.money import MICRO, USD_PLACES, ecu, plain
+from byok.pricing import ModelPrices, load_prices
 from byok.runs.journals import probed_of
 from byok.runs.judge import JUDGE_MAX_TOKENS
 from byok.runs.probe import PROBE_PROMPT, PROBE_ROOM
@@ -117,7 +119,7 @@ def estimate(services: Services, plan: RunPlan) -> Estimate:
     remarks = [
         "each row is taken to be answered once: requests that fail cost nothing as a rule, and those whose answer is lost may cost again",
         *([f"an answer that nothing limits is taken as {ASSUMED_ROOM} tokens (--max-tokens limits it)"] if _room(plan)[1] else []),
-        *(f"the price of {key} is not known: byok price set {key} --input USD --output USD" for key in unpriced),
+        *(f"no price of tokens is known for {key} (byok price show {key}): its part in US dollars is not bounded" for key in unpriced),
         *(["answers that are reused cost nothing"] if plan.reuse else []),
     ]
     return Estimate(lines, tuple(remarks), plan.max_usd, plan.max_micro_ecu)
@@ -125,8 +127,8 @@ def estimate(services: Services, plan: RunPlan) -> Estimate:
 
 class _Reckoning:
     def __init__(self, services: Services, plan: RunPlan) -> None:
-        self._plan, self._card = plan, rate_card(plan.created_at)
-        self._rows = services.datasets.size(plan.dataset.version, plan.selection)
+        self._plan, self._card, self._control = plan, rate_card(plan.created_at), services.control
+        self._rows, self._longest = services.datasets.size(plan.dataset.version, plan.selection)
         self._room, self._assumed = _room(plan)
 
     def lines(self) -> Iterator[EstimateLine]:
@@ -160,7 +162,9 @@ class _Reckoning:
             # One more for each line of the bill, since each is rounded by itself.
             micro += ceil(prompt * rates.input) + ceil(answer * rates.output) + 2 * requests
         else:
-            usd = _usd(model, prompt, 0 if vectors else answer)
+            # The tier of a listed price goes by each prompt: none is longer than the longest row with all that comes to it.
+            around = (prompt - self._rows) // requests + 1 if requests > 1 else prompt
+            usd = _usd(load_prices(self._control, self._plan.org_id, model), self._longest + around, prompt, 0 if vectors else answer)
         return EstimateLine(role, model.key, requests, prompt, answer, usd, micro, reckoned)
 
 
@@ -171,10 +175,11 @@ def _room(plan: RunPlan) -> tuple[int, bool]:
     return (told, False) if told else (ASSUMED_ROOM, True)
 
 
-def _usd(model: ModelRef, prompt: int, answer: int) -> Decimal | None:
-    """The most that so many tokens cost; None: a price that it takes is not known."""
+def _usd(prices: ModelPrices, longest: int, prompt: int, answer: int) -> Decimal | None:
+    """The most that so many tokens cost by the price in force; None: it is not known, or is not one of tokens."""
+    dearest = prices.dearest(utcnow(), longest)
     amount = Decimal(0)
-    for tokens, price in ((prompt, model.price_input), (answer, model.price_output)):
+    for tokens, price in zip((prompt, answer), dearest or (None, None), strict=True):
         if tokens and price is None:
             return None
         amount += tokens * (price or Decimal(0)) / MICRO

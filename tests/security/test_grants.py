@@ -473,7 +473,7 @@ def test_34_a_key_sealed_in_one_store_is_not_taken_where_the_other_is_in_use(ins
     vaulted = Office(installation("transit", "granted"), server)
     made, sealed = vaulted.grant(), vaulted.seal()
     services = vaulted.services
-    registry = Registry(services.control, open_local(services.home.kek_file), services.warehouse, services.audit)
+    registry = Registry(services.control, open_local(services.home.kek_file), services.warehouse, services.audit, services.ledger)
     door = FrontDoor(registry, services.grants)
     refuse_sealed(vaulted, lambda: vaulted.register(made.text, sealed, door=door), made, "key store")
     lying = dataclasses.replace(sealed, store="local")
