@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cyclopts import App
 from rich.columns import Columns
 from rich.console import Console
@@ -9,7 +11,7 @@ from rich.table import Table
 
 from byok.access import BILLING_READ, require
 from byok.app import open_services
-from byok.billing import BillLine, TwoBills, two_bills
+from byok.billing import BillLine, TwoBills, how_to_price, two_bills, unpriced_charges
 from byok.cli.output import Json, cell, emit, note
 from byok.money import ecu, plain
 from byok.reporting import find_run
@@ -45,12 +47,14 @@ def show(run: str, /, *, json: Json = False) -> None:
     """
     services = open_services()
     require(services.actor, BILLING_READ, "bill.show")
-    bills = two_bills(services.warehouse, services.actor.org_id, find_run(services.warehouse, services.actor.org_id, run))
-    emit({"bill": bills.as_dict()}, json=json, human=lambda out: draw_bills(out, bills))
+    run_id = find_run(services.warehouse, services.actor.org_id, run)
+    bills = two_bills(services.warehouse, services.actor.org_id, run_id)
+    waiting = unpriced_charges(services.warehouse, services.actor.org_id, run_id)
+    emit({"bill": bills.as_dict()}, json=json, human=lambda out: draw_bills(out, bills, how_to_price(waiting)))
 
 
-def draw_bills(out: Console, bills: TwoBills) -> None:
-    """Both bills with their totals, and what is not in them."""
+def draw_bills(out: Console, bills: TwoBills, how: Sequence[str] = ()) -> None:
+    """Both bills with their totals, what is not in them, and the commands that would price it."""
     usd, micro = bills.total_usd, bills.total_micro_ecu
     provider = _bill("provider bill (USD)", bills.of("provider"), "unknown" if usd is None else plain(usd))
     platform = _bill("platform bill (ECU)", bills.of("ecu"), "unknown" if micro is None else ecu(micro))
@@ -58,8 +62,10 @@ def draw_bills(out: Console, bills: TwoBills) -> None:
     if bills.unknown("provider"):
         note(
             f"{bills.unknown('provider')} charges on the provider bill have an unknown amount and are in no total:"
-            " the model has no price (byok model register … --price-input --price-output) or the endpoint told no usage."
+            " the model has no price, or the endpoint told no usage (byok bill reconcile FILE, with the provider's own export)."
         )
+    for line in how:
+        note(line)
     if bills.unknown("ecu"):
         note(f"{bills.unknown('ecu')} charges on the platform bill have an unknown amount: the endpoint told no usage.")
 

@@ -106,13 +106,12 @@ class Ledger(LedgerReader):
         return posted
 
     def welcome(self, org_id: str, micro_ecu: int) -> None:
-        """Give a new organisation its first credit; once, whoever asks how often."""
+        """Give a new organisation its first credit; once, whoever asks how often. Making the organisation is audited, and this with it."""
         with self._control.write(queue=org_id) as connection:
             books = self._books(connection, org_id, None)
             if books.named(WELCOME) is not None:
                 return
             posted = _add(books, WELCOME, Terms(micro_ecu, "promotional", None, "welcome", 10, None, None))
-        self._audit.record("done", "ledger.welcome", WELCOME, chain=org_id, actor="byok init", micro_ecu=micro_ecu)
         self._remember(posted)
 
     def hold(self, actor: Actor, operation: str, micro_ecu: int, *, run_id: str | None = None, lifetime: timedelta = HOLD_LIFETIME) -> Hold:

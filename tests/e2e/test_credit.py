@@ -166,6 +166,12 @@ def test_without_credit_new_runs_are_refused_and_a_top_up_lets_them_begin(acme):
     error = acme.byok.json("evaluate", "adder", "sums", "--judge", "right", "--yes", code=2)["error"]
     assert error["code"] == "balance_too_low" and "byok bill topup" in error["hint"]
     assert acme.byok.sql("SELECT count(*) FROM v1.attempts") == requests
+    # Below the last threshold, the automation pauses what begins by itself.
+    until = time.monotonic() + 120
+    while not acme.up.ask("deployments/name/evaluate/nightly")["paused"]:
+        assert time.monotonic() < until
+        time.sleep(0.5)
+    assert not acme.up.ask("deployments/name/evaluate/ad-hoc")["paused"]
     # What costs no ECU is not refused.
     acme.byok.run("evaluate", "adder", "sums", "--grader", "numeric", "--yes")
     acme.byok.run("bill", "topup", "3", "--paid", "0.30")

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from byok.clock import utcnow
-from byok.statements import forecast
+from byok.ledger import ship
+from byok.statements import consumption, forecast
 from byok_testing.money_rows import Ledger, at, judge_call, tokens
 
 NOON = at("2026-11-26T12:00:00")
@@ -57,8 +58,12 @@ def test_a_forecast_is_never_in_the_past_and_more_credit_never_ends_earlier(usag
 
 
 def test_the_command_shows_days_and_the_forecast_from_ledger_and_charges(services, put, org, byok):
-    code, _, told = byok("bill", "consumption")
-    assert code == 0 and "no ECU ledger yet" in told
+    with services.warehouse.reading() as results:
+        assert consumption(results, "somebody else", 30, utcnow()).forecast is None
+    # What the organisation was given to begin with is taken back.
+    (welcome,) = services.ledger.transactions(services.actor)
+    services.ledger.reverse_credit(services.actor, welcome.id, "begin with nothing")
+    ship(services.control, services.warehouse, org)
     now, ledger = utcnow(), Ledger(org)
     ledger.add("g-1", 1_000_000, "2026-01-01")
     days = [now - timedelta(days=number) for number in (1, 2, 3)]
