@@ -37,7 +37,8 @@ KEY = "sk-bench-0123456789abcdefghijklmnopqrstuv"
 
 def prepare(rows: Path, models: dict[str, str]) -> dict[str, Any]:
     """Make the installation, register the models (base URLs by key), add the data set."""
-    initialise(Home.from_environment(), "bench", "owner@bench.example")
+    # Enough for 100,000 verdicts, many times.
+    initialise(Home.from_environment(), "bench", "owner@bench.example", "1000000")
     services = open_services()
     for key, base_url in models.items():
         request = RegisterRequest(key=key, name=key, base_url=base_url, remote_id="mock-model", price_input="1", price_output="2")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from prefect import runtime
+from prefect import get_run_logger, runtime
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from pydantic import Field
@@ -41,6 +41,7 @@ async def registered(request: EvaluationRequest) -> RunPlan | None:
         raise found
     form = Approval.with_initial_data(description=str(found.fields["reckoned"]), decision="reject", reason="")
     answer = await suspend_flow_run(wait_for_input=form, timeout=WAIT_S, key="approval")
+    get_run_logger().info("decision: %s; reason: %s", answer.decision, answer.reason or "none was given")
     if answer.decision != "approve":
         return None
     approved = await register(request.model_copy(update={"approved": True}), flow_run_id)

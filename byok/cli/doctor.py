@@ -72,6 +72,7 @@ def examine(home: Home) -> Iterator[Check]:
     yield _guarded("worker token", lambda: _worker(home))
     yield _guarded("key store", lambda: _keystore(home))
     yield _guarded("audit log", lambda: _audit(home))
+    yield _guarded("ECU ledger", lambda: _ledger(home))
     yield _guarded("warehouse", lambda: _warehouse(home))
     yield _rejected(home)
     yield _guarded("endpoint allow-list", _allowed)
@@ -186,6 +187,23 @@ def _vault(home: Home) -> str:
         raise OutsideError(str(told["error"]), hint="see: byok vault status")
     roles = ", ".join(f"{role} {state}" for role, state in told.get("roles", {}).items())
     return f"Vault {told.get('version')} at {told['address']} is {told['state']}; {roles}"
+
+
+def _ledger(home: Home) -> str:
+    from byok.access import actor_from_environment
+    from byok.app import open_audit, open_ledger
+    from byok.control import open_control
+    from byok.errors import OutsideError
+
+    control = open_control(home.database_url)
+    try:
+        ledger = open_ledger(home, control, open_audit(home, control))
+        found = ledger.check(actor_from_environment(control, home).org_id)
+    finally:
+        control.close()
+    if found.bad is not None:
+        raise OutsideError(f"{found.bad}: {found.reason}", hint="see: byok bill verify; compare with a backup")
+    return f"{found.transactions} transactions, signed and chained"
 
 
 def _audit(home: Home) -> str:
