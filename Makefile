@@ -137,10 +137,11 @@ lock: $(READY) ## Resolve the dependencies anew into the lock files
 		tests/outside/focus/requirements.in --output-file requirements-focus.lock --custom-compile-command "make lock"
 
 .PHONY: bench
-bench: $(READY) ## Run the benchmarks (results: benchmarks/README.md)
+bench: $(READY) programs ## Run the benchmarks (results: benchmarks/README.md)
 	$(BIN)/python benchmarks/engine.py
 	$(BIN)/python benchmarks/warehouse.py
 	$(BIN)/python benchmarks/keystore.py
+	$(BIN)/python benchmarks/ledger.py --write
 
 .PHONY: clean
 clean: ## Remove what the other targets made

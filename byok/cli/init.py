@@ -132,8 +132,10 @@ def initialise(home: Home, org: str, owner: str, credit: str = WELCOME_ECU) -> I
         if given:
             open_ledger(home, control, audit).welcome(created.org_id, given)
         warehouse = Warehouse(home.warehouse, home.spool)
+        # What a new warehouse is to show is loaded together with its tables.
+        new = not warehouse.snapshot.exists() and ship(control, warehouse, created.org_id)
         published = warehouse.migrate().published
-        if ship(control, warehouse, created.org_id):
+        if not new and ship(control, warehouse, created.org_id):
             warehouse.drain()
     finally:
         control.close()

@@ -24,8 +24,9 @@ from byok.ledger.errors import (
     OperationConflict,
     TransactionNotFound,
 )
+from byok.ledger.holds import HOLD_LIFETIME
 from byok.ledger.reading import Balance, Hold
-from byok.ledger.service import HOLD_LIFETIME, Ledger
+from byok.ledger.service import Ledger
 from byok.ledger.shipping import ship
 from byok.ledger.ties import Mismatch, mismatches
 from byok.ledger.verify import Verified

@@ -413,6 +413,7 @@ def start_all(world):
     world.stack.ask("deployments/", deployment)
     world.start("canary", "canary/canary", {})
     world.start("probe", "probe_models/probe-models", {"models": ["candidate"], "full": True})
+    world.start("low credit", "low-credit/low-credit", {})
 
 
 def wait_for(what, patience_s=120):
@@ -614,6 +615,7 @@ def test_27_every_flow_of_the_deployments_succeeds_and_no_key_is_found_anywhere(
         "resume": "resume",
         "rotate transit": "rotate_transit",
         "probe": "probe_models",
+        "low credit": "low_credit",
     }
     over_dask = {"evaluate_scaled", "resume_scaled"}  # need a cluster: tests/scale looks for keys there
     assert {one["entrypoint"].rpartition(".")[2] for one in deployed} == set(flows.values()) | over_dask

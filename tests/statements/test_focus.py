@@ -210,7 +210,7 @@ CALLS = st.tuples(
 )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(used=st.lists(USED, max_size=30), calls=st.lists(CALLS, max_size=20), paid=st.decimals("0", "1000", places=2).map(str))
 def test_random_charges_are_exported_once_and_exactly(used, calls, paid, tmp_path_factory):
     folder, start = tmp_path_factory.mktemp("warehouse"), at("2026-05-01")

@@ -231,7 +231,7 @@ CHARGE = st.tuples(
 )
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(charges=st.lists(CHARGE, max_size=30), closed=st.integers(0, 3))
 def test_each_charge_is_on_one_statement_and_all_splits_have_one_total(charges, closed, tmp_path_factory):
     from byok.warehouse import Warehouse

@@ -330,9 +330,9 @@ ACTS = {
         lambda s, a: s.ledger.reverse_credit(a, _top_up_id(s), "mistaken"), BILLING_WRITE, from_rival=TransactionNotFound
     ),
     "Ledger.change_settings": _act(lambda s, a: s.ledger.change_settings(a, overdraft_limit=5), BILLING_WRITE),
-    "Ledger.hold": _act(lambda s, a: s.ledger.hold(a, new_id(), 5), RUNS_WRITE),
-    "Ledger.settle": _act(lambda s, a: s.ledger.settle(a, _hold_id(s), 5), RUNS_WRITE, from_rival=HoldNotFound),
-    "Ledger.release": _act(lambda s, a: s.ledger.release(a, _hold_id(s)), RUNS_WRITE, from_rival=HoldNotFound),
+    "LedgerHolds.hold": _act(lambda s, a: s.ledger.hold(a, new_id(), 5), RUNS_WRITE),
+    "LedgerHolds.settle": _act(lambda s, a: s.ledger.settle(a, _hold_id(s), 5), RUNS_WRITE, from_rival=HoldNotFound),
+    "LedgerHolds.release": _act(lambda s, a: s.ledger.release(a, _hold_id(s)), RUNS_WRITE, from_rival=HoldNotFound),
     "LedgerReader.balance": _act(lambda s, a: s.ledger.balance(a), BILLING_READ),
     "LedgerReader.transactions": _act(lambda s, a: s.ledger.transactions(a), BILLING_READ),
     "LedgerReader.settlements": _act(lambda s, a: s.ledger.settlements(a, new_id()), BILLING_READ),

@@ -44,7 +44,7 @@ class Clock:
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
         self.now = utcnow()
-        for module in ("service", "reading"):
+        for module in ("holds", "reading"):
             patch.setattr(f"byok.ledger.{module}.utcnow", lambda: self.now)
 
     def move(self, by: timedelta) -> None:
