@@ -23,6 +23,7 @@ from byok.ledger.errors import (
     NotReversible,
     OperationConflict,
     TransactionNotFound,
+    balance_too_low,
 )
 from byok.ledger.holds import HOLD_LIFETIME
 from byok.ledger.reading import Balance, Hold
@@ -52,6 +53,7 @@ __all__ = [
     "Transaction",
     "TransactionNotFound",
     "Verified",
+    "balance_too_low",
     "mismatches",
     "ship",
     "take_alerts",

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from byok.errors import InputError, NotFound
+from byok.money import ecu
 
 
 class BalanceTooLow(InputError):
     """There is less credit than a run could cost at most."""
 
     code = "balance_too_low"
+
+
+def balance_too_low(needed: int, available: int) -> BalanceTooLow:
+    """The error for work that may cost so many micro-ECU, where only so many are available."""
+    return BalanceTooLow(
+        f"the work may cost {ecu(needed)} ECU, and {ecu(available)} ECU are available",
+        hint="byok bill topup ECU, wait for runs under way to end, or ask for less (--limit, --max-ecu)",
+        needed_micro_ecu=needed,
+        available_micro_ecu=available,
+    )
 
 
 class OperationConflict(InputError):

@@ -17,9 +17,8 @@ from byok.control.tables import ledger_hold, ledger_transaction
 from byok.ids import natural_id
 from byok.ledger.books import Books
 from byok.ledger.chain import Leg, Transaction, body_of, hold_body
-from byok.ledger.errors import BalanceTooLow, HoldClosed
+from byok.ledger.errors import HoldClosed, balance_too_low
 from byok.ledger.reading import Hold, LedgerReader
-from byok.money import ecu
 
 HOLD_LIFETIME = timedelta(days=30)
 """How long a hold stays that nobody settles. What is settled later is drawn like any other usage."""
@@ -62,12 +61,7 @@ class LedgerHolds(LedgerReader):
                 return Hold(row.id, row.run_id, row.micro_ecu, row.state)
             # What is owed comes first, also where credit has taken effect since.
             if (available := books.drawable() - books.account.overdrawn) < micro_ecu:
-                raise BalanceTooLow(
-                    f"the work may cost {ecu(micro_ecu)} ECU, and {ecu(available)} ECU are available",
-                    hint="byok bill topup ECU, wait for runs under way to end, or ask for less (--limit, --max-ecu)",
-                    needed_micro_ecu=micro_ecu,
-                    available_micro_ecu=available,
-                )
+                raise balance_too_low(micro_ecu, available)
             facts = {"id": hold_id, "org_id": actor.org_id, "run_id": run_id, "micro_ecu": micro_ecu, "state": "open"}
             books.connection.execute(insert(ledger_hold).values(facts | {"created_at": books.now, "expires_at": books.now + lifetime}))
             parts, _ = books.drawn(micro_ecu)

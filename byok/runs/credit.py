@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from byok.app import Services
 from byok.engine.plan import RunPlan
-from byok.ledger import ship
-from byok.runs.estimate import estimate
+from byok.ledger import balance_too_low, ship
+from byok.runs.estimate import Estimate, estimate
 from byok.runs.folder import RunFolder
 from byok.runs.spending import caps_of
+
+
+def check_credit(services: Services, worst: Estimate) -> None:
+    """Refuse a run for which there is not enough before anything of it is stored; what counts is the hold that follows.
+
+    Raises:
+        BalanceTooLow: There is less than it may cost.
+    """
+    available = services.ledger.balance_of(services.actor.org_id).available
+    if worst.micro_ecu > max(available, 0):
+        raise balance_too_low(worst.micro_ecu, available)
 
 
 def hold_credit(services: Services, plan: RunPlan, folder: RunFolder) -> None:

@@ -19,7 +19,7 @@ from byok.ids import natural_id, new_id
 from byok.money import ecu, micro_ecu, parse_usd, plain
 from byok.registry import Model
 from byok.runs.approval import check_approval
-from byok.runs.credit import hold_credit
+from byok.runs.credit import check_credit, hold_credit
 from byok.runs.estimate import Estimate, estimate
 from byok.runs.folder import RunFolder
 from byok.runs.request import EvaluationRequest
@@ -85,8 +85,9 @@ def start_run(services: Services, request: EvaluationRequest, flow_run_id: str) 
     if (folder.path / "plan.json").exists():
         return begin(services, folder, folder.plan())
     plan = plan_run(services, request, flow_run_id)
-    if not request.approved:
-        check_approval(estimate(services, plan), request)
+    worst = estimate(services, plan)
+    check_approval(worst, request)
+    check_credit(services, worst)
     return begin(services, folder, folder.write_plan(plan))
 
 

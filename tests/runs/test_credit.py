@@ -99,8 +99,10 @@ def test_two_runs_at_once_never_hold_the_same_credit(judged):
     # All but the credit of a run and a half is spoken for.
     ledger.hold(actor, "something else", available - 90 * CALL)
     judged.start(judges=["right"])
+    folders = sorted(judged.services.home.runs.iterdir())
     with pytest.raises(BalanceTooLow) as caught:
         judged.start(judges=["right"])
+    assert sorted(judged.services.home.runs.iterdir()) == folders
     assert caught.value.fields == {"needed_micro_ecu": 60 * CALL, "available_micro_ecu": 30 * CALL}
     # A smaller one fits, and so does one that is capped.
     judged.start(judges=["right"], limit=10)
