@@ -13,7 +13,7 @@ from sqlalchemy import select
 from byok.app import Services
 from byok.control.tables import ledger_alert, ledger_transaction
 from byok.errors import ByokError
-from byok_testing.ledger_workers import Ask, Told, working
+from byok_testing.ledger_workers import ENDS, Ask, Told, working
 from byok_testing.ledgers import check_books, totals
 
 WORKERS = 8
@@ -56,10 +56,14 @@ def check_answers(services: Services, told: list[Told], *, killed: bool) -> None
         assert totals(services, org)["usage"] == used
 
 
+FIRST = (Ask("top_up", "t", 15_000), Ask("hold", "z0", 10), Ask("hold", "z1", 10))
+
+
 def enough(services: Services) -> None:
-    """Some credit to begin with, a small overdraft, and thresholds that are crossed."""
+    """Some credit and two holds to begin with, and a small overdraft."""
     services.ledger.change_settings(services.actor, overdraft_limit=3_000)
-    services.ledger.top_up(services.actor, 15_000, operation="t")
+    for ask in FIRST:
+        ask.do(services)
 
 
 def test_what_eight_processes_write_at_once_is_there_once(shared, tmp_path):
@@ -67,10 +71,10 @@ def test_what_eight_processes_write_at_once_is_there_once(shared, tmp_path):
     with working(tmp_path / "told", WORKERS, 30) as workers:
         pass
     told = workers.told()
-    assert len(told) == WORKERS * 30 and all(one.answer or one.error for one in told)
+    assert len(told) == WORKERS * (30 + len(ENDS)) and all(one.answer or one.error for one in told)
     assert {one.ask.act for one in told if one.answer} == {"top_up", "hold", "settle", "release", "reverse"}
     assert any(one.error == "OperationConflict" for one in told)
-    told.append(Told(Ask("top_up", "t", 15_000), operations(shared)["top_up:t"], None))
+    told += [Told(ask, ask.do(shared), None) for ask in FIRST]  # again: what is there already
     check_answers(shared, told, killed=False)
     check_books(shared, shared.ledger, shared.actor)
 
@@ -88,7 +92,7 @@ def test_what_killed_processes_had_acknowledged_is_there_and_what_they_had_not_i
     told = workers.told()
     dying = [one for one in told if one.answer is None and one.error is None]
     assert dying and all(one.ask.operation(shared.actor.org_id) for one in dying)
-    told.append(Told(Ask("top_up", "t", 15_000), operations(shared)["top_up:t"], None))
+    told += [Told(ask, ask.do(shared), None) for ask in FIRST]  # again: what is there already
     check_answers(shared, told, killed=True)
     check_books(shared, shared.ledger, shared.actor)
     # Whoever takes over asks again for what had no answer.

@@ -65,8 +65,12 @@ class Ask:
         return f"{self.act}:{self.settlement_id(org_id) if self.act == 'reverse' else self.hold_id(org_id)}"
 
 
+ENDS = (Ask("settle", "z0", 7), Ask("reverse", "z0", 0), Ask("release", "z1", 0))
+"""What all workers ask at their end, of holds that the test has made."""
+
+
 def asks(seed: int, count: int) -> Iterator[Ask]:
-    """Operations of one worker: few names, so that others use them too; now and then another amount."""
+    """Operations of one worker: few names, so that others use them too, and now and then another amount; then `ENDS`."""
     chance = random.Random(seed)
     for _ in range(count):
         number = chance.randrange(NAMES)
@@ -79,6 +83,7 @@ def asks(seed: int, count: int) -> Iterator[Ask]:
             yield Ask(act, f"h{number}", amount * (number % 5) // 2 + other)
         else:
             yield Ask(act, f"h{number}", amount + other)
+    yield from ENDS
 
 
 @dataclass(frozen=True)
