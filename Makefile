@@ -39,12 +39,12 @@ programs:
 
 .PHONY: test
 test: $(READY) programs ## Run the tests, but for the slow ones (9 minutes on 2 cores)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow" $(PYTEST_ARGS)
 
 # Whole runs through a real server and worker, interrupted in every way, with a search for keys in all that they leave.
 .PHONY: test-slow
 test-slow: $(READY) ## Run the slow tests: interrupted, killed and scaled runs, and the search for leaked keys (10 minutes)
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m slow $(PYTEST_ARGS)
 
 .PHONY: test-kill
 test-kill: $(READY) ## Kill whole chains at fifty random moments, and check what is on record against the endpoints' counters (8 minutes)

@@ -5,6 +5,11 @@ import os
 import pytest
 
 
+def pytest_collection_modifyitems(items):
+    """What waits for a server or for other processes comes first: at the end, the other workers would have nothing left to do."""
+    items.sort(key=lambda item: item.get_closest_marker("prefect") is None)
+
+
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """A folder for an installation that is not there yet; the environment names it."""

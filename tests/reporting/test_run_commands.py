@@ -205,7 +205,7 @@ def test_bill_show_for_people(runs, capsys):
     assert "platform bill (ECU)" in titles  # side by side
     assert "0.0001542" in shown.out and "0.05" in shown.out and "unknown" in shown.out
     assert "2 charges on the provider bill have an unknown amount" in shown.err
-    assert "--price-input" in shown.err
+    assert "byok price set referee" in shown.err
 
 
 def test_report_takes_the_place_of_a_report_alone(told, tmp_path):

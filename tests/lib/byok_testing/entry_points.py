@@ -377,21 +377,10 @@ NO_SCOPE_NEEDED = {
     "FrontDoor.register": "as Grants.take",
     "FrontDoor.rotate": "as Grants.take",
     **dict.fromkeys(
-        (
-            *(
-                "answer_rows",
-                "begin",
-                "check_credit",
-                "earlier_answers",
-                "earlier_verdicts",
-                "estimate",
-                "hold_credit",
-                "open_stage",
-                "plan_run",
-                "seal",
-            ),
-            *("seal_all", "settle_credit", "tell_warnings"),
-        ),
+        [
+            *("answer_rows", "begin", "check_credit", "earlier_answers", "earlier_verdicts", "estimate", "hold_credit", "open_stage"),
+            *("plan_run", "seal", "seal_all", "settle_credit", "tell_warnings"),
+        ],
         "is a part of start_run, estimate_run, resume_run, bill_run, answer_shard, embed_shard, judge_shard, probe_models or close_run, "
         "which have asked",
     ),
