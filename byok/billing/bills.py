@@ -26,7 +26,7 @@ class BillLine:
         role: candidate, embedding, judge or probe.
         model_key: The model that was asked.
         sku: tokens/input, gpu_time, judge_call, …
-        charges: How many charges the line holds.
+        charges: How many charges the line holds; those that refund others are on lines of their own, with negative amounts.
         quantity: Known tokens, calls, or microseconds of GPUs.
         unit_price: USD per million tokens or per GPU hour, or micro-ECU per unit; None when unknown, or when the endpoint tells the cost.
         amount_usd: Known USD; None on the other plane or when none is known.
@@ -103,19 +103,21 @@ def _line_dict(line: BillLine) -> dict[str, Any]:
 
 _LINES = """
 WITH line AS (
-    SELECT c.plane, c.role, c.model_key, c.sku, c.unit, c.quantity, c.amount_micro_ecu,
+    -- What a correction gave a price is one line with it; what was refunded is a line of its own.
+    SELECT c.plane, c.role, c.model_key, c.sku, c.unit, c.quantity, c.amount_micro_ecu, c.corrects IS NOT NULL AS refunded,
         coalesce(c.amount_usd, k.amount_usd) AS amount_usd,
         coalesce(c.unit_price_usd, k.unit_price_usd, c.unit_price_usd_per_mtok, c.rate_micro_ecu) AS unit_price
     FROM v1.charges c
     LEFT JOIN v1.charges k ON k.org_id = c.org_id AND k.corrects = c.charge_id
-    WHERE c.org_id = ? AND c.run_id = ? AND c.corrects IS NULL
+    WHERE c.org_id = ? AND c.run_id = ? AND (c.corrects IS NULL OR c.plane = 'ecu')
 )
 SELECT plane, role, model_key, sku, count(*), CAST(sum(quantity) AS BIGINT), unit_price,
     sum(amount_usd), CAST(sum(amount_micro_ecu) AS BIGINT),
     count(*) FILTER (WHERE amount_usd IS NULL AND amount_micro_ecu IS NULL), any_value(unit)
 FROM line
-GROUP BY plane, role, model_key, sku, unit_price
-ORDER BY plane DESC, CASE role WHEN 'candidate' THEN 0 WHEN 'embedding' THEN 1 WHEN 'judge' THEN 2 ELSE 3 END, model_key, sku, unit_price
+GROUP BY plane, role, model_key, sku, unit_price, refunded
+ORDER BY plane DESC, CASE role WHEN 'candidate' THEN 0 WHEN 'embedding' THEN 1 WHEN 'judge' THEN 2 ELSE 3 END, model_key, sku, unit_price,
+    refunded
 """
 
 _DISTINCT = """
@@ -134,12 +136,15 @@ SELECT count(*) FROM (
 )
 """
 
+# On the provider's bill, a correction gives an amount to what had none; on the platform's it takes back what a charge came to.
 _CORRECTIONS = """
 SELECT count(*) FROM v1.charges k
 LEFT JOIN v1.charges c ON c.org_id = k.org_id AND c.charge_id = k.corrects
 WHERE k.org_id = ? AND k.run_id = ? AND k.corrects IS NOT NULL
-    AND (c.charge_id IS NULL OR c.amount_usd IS NOT NULL OR c.plane <> 'provider' OR k.plane <> 'provider' OR k.amount_usd IS NULL
-        OR c.sku <> k.sku OR c.quantity IS DISTINCT FROM k.quantity OR c.attempt_id IS DISTINCT FROM k.attempt_id)
+    AND (c.charge_id IS NULL OR c.plane <> k.plane OR c.sku <> k.sku OR c.attempt_id IS DISTINCT FROM k.attempt_id
+        OR CASE WHEN k.plane = 'provider'
+            THEN c.amount_usd IS NOT NULL OR k.amount_usd IS NULL OR c.quantity IS DISTINCT FROM k.quantity
+            ELSE c.amount_micro_ecu + k.amount_micro_ecu IS DISTINCT FROM 0 OR c.quantity + k.quantity IS DISTINCT FROM 0 END)
 """
 
 

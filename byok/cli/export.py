@@ -61,6 +61,8 @@ def export(
             f"{made.unpriced_charges + made.unpriced_ecu_charges} charges whose amount is not known are left out;"
             " what would make it known: byok bill statement"
         )
+    if made.unpriced_purchases:
+        note(f"{made.unpriced_purchases} purchases of ECU are left out, since it is not recorded what was paid (byok bill topup --paid)")
     if made.value.unvalued_micro_ecu and plane != "provider":
         note("some of the ECU used is worth 0 USD here: it was given, or what was paid for it is not recorded (see the metadata)")
     told = {"path": str(output.resolve()), "metadata": str(beside.resolve()), "format": kind} | made.facts()

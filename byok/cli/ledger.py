@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -12,19 +11,13 @@ from rich.console import Console
 from byok.access import BILLING_READ, BILLING_WRITE, require
 from byok.app import Services, open_services
 from byok.cli.output import Json, emit, note, table
+from byok.cli.times import read_time
 from byok.endpoint.policy import EgressPolicy
 from byok.endpoint.webhook import check_webhook
-from byok.errors import InputError
 from byok.ledger import Balance, Transaction, mismatches, ship
 from byok.money import ecu, micro_ecu, parse_usd
 from byok.reporting import find_run
 from byok.runs import refund_run
-
-
-class BadTime(InputError):
-    """A text that is not a day or a time."""
-
-    code = "bad_time"
 
 
 def balance(*, json: Json = False) -> None:
@@ -73,8 +66,8 @@ def topup(
         micro_ecu(amount, what="AMOUNT"),
         kind="promotional" if promotional else "paid",
         paid_usd=None if paid is None else parse_usd(paid, what="--paid"),
-        expires_at=None if expires is None else _time(expires, "--expires"),
-        effective_at=None if effective is None else _time(effective, "--effective"),
+        expires_at=None if expires is None else read_time(expires, "--expires"),
+        effective_at=None if effective is None else read_time(effective, "--effective"),
         priority=priority,
         note=note,
         operation=operation,
@@ -199,14 +192,6 @@ def _publish(services: Services) -> None:
     """Let the warehouse show what the ledger holds."""
     if ship(services.control, services.warehouse, services.actor.org_id):
         services.warehouse.drain()
-
-
-def _time(text: str, what: str) -> datetime:
-    try:
-        at = datetime.fromisoformat(text.strip())
-    except ValueError:
-        raise BadTime(f"{what}: {text!r} is not a day or a time", hint="write it like 2027-01-31, or 2027-01-31T12:00:00Z") from None
-    return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
 
 def _settings(found: Balance) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -13,7 +12,7 @@ from byok.access import BILLING_READ
 from byok.app import Services, open_services
 from byok.billing import apply_prices, how_to_price, rate_card, unpriced_charges
 from byok.cli.output import Json, emit, note, table
-from byok.errors import InputError
+from byok.cli.times import read_time
 from byok.money import ecu, parse_usd, plain
 from byok.pricing import Price, PriceEntry
 from byok.registry.reporting import report_model
@@ -22,12 +21,6 @@ from byok.text import visible
 app = App(name="price", help="Show and set what models cost, and price charges that had no price.")
 
 _TYPES = ("input", "cached_input", "output", "reasoning")
-
-
-class BadTime(InputError):
-    """A text that is no day and no time."""
-
-    code = "bad_time"
 
 
 @app.command
@@ -41,7 +34,7 @@ def show(model: str, /, *, at: str | None = None, prompt_tokens: int | None = No
         json: Print JSON of a stable shape instead of a table.
     """
     services = open_services()
-    when = datetime.now(UTC) if at is None else _time(at, "--at")
+    when = datetime.now(UTC) if at is None else read_time(at, "--at")
     registered = services.registry.get(services.actor, model)
     price = services.prices.show(services.actor, model, when, prompt_tokens)
     card = rate_card(when)
@@ -136,7 +129,7 @@ def set_(
         usd_per_gpu_hour=told["--gpu-hour"],
         gpus=gpus,
         reported=reported,
-        effective_from=None if from_ is None else _time(from_, "--from"),
+        effective_from=None if from_ is None else read_time(from_, "--from"),
         note=note,
     )
     _report(services, model)
@@ -212,14 +205,3 @@ def apply(*, json: Json = False) -> None:
             note(line)
 
     emit({"applied": applied.as_dict()}, json=json, human=draw)
-
-
-def _time(text: str, option: str) -> datetime:
-    """A day or a time; without a zone it is UTC."""
-    try:
-        if re.match(r"\d{4}-\d\d-\d\d", text) is None:
-            raise ValueError(text)
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise BadTime(f"{option}: {text!r} is no day and no time", hint="write 2026-11-01, or 2026-11-01T12:00Z") from None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)

@@ -83,10 +83,11 @@ def _text(made: Statement, kind: str, organisation: str) -> str:
 
 
 def _draw(out: Console, made: Statement) -> None:
-    totals, state = made.totals, f"closed {made.closing.closed_at:%Y-%m-%d}" if made.closing else "open"
+    state = f"closed {made.closing.closed_at:%Y-%m-%d}" if made.closing else "open"
+    usd, micro = made.known_usd, made.known_micro_ecu
     for plane, title, counted, total in (
-        ("provider", "provider bill (USD)", "tokens", plain(totals.provider_usd)),
-        ("ecu", "platform bill (ECU)", "calls", ecu(totals.micro_ecu)),
+        ("provider", "provider bill (USD)", "tokens", "unknown" if usd is None else plain(usd)),
+        ("ecu", "platform bill (ECU)", "calls", "unknown" if micro is None else ecu(micro)),
     ):
         rows = [_row(line, plane) for line in made.of(plane)]
         drawn = table((made.by, "charges", counted, "unknown", "amount"), rows, title=f"{made.month}, {state}: {title}")

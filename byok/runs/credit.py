@@ -21,8 +21,14 @@ def check_credit(services: Services, worst: Estimate) -> None:
         raise balance_too_low(worst.micro_ecu, available)
 
 
-def hold_credit(services: Services, plan: RunPlan, folder: RunFolder) -> None:
+def hold_credit(services: Services, plan: RunPlan, folder: RunFolder, worst: Estimate | None = None) -> None:
     """Hold the most that a run may still cost; nothing when that is nothing, or held already.
+
+    Args:
+        services: The installation, and who asks.
+        plan: The run.
+        folder: Its folder.
+        worst: Its worst case, where that was reckoned just now.
 
     Raises:
         BalanceTooLow: There is less.
@@ -31,8 +37,9 @@ def hold_credit(services: Services, plan: RunPlan, folder: RunFolder) -> None:
     holds = ledger.holds(actor, plan.run_id)
     if any(hold.state == "open" for hold in holds):
         return
-    most = estimate(services, plan.model_copy(update={"max_micro_ecu": caps_of(plan, folder.control.settings).micro_ecu})).micro_ecu
-    rest = most - ledger.settled(actor, plan.run_id)
+    if worst is None:
+        worst = estimate(services, plan.model_copy(update={"max_micro_ecu": caps_of(plan, folder.control.settings).micro_ecu}))
+    rest = worst.micro_ecu - ledger.settled(actor, plan.run_id)
     if rest > 0:
         ledger.hold(actor, f"{plan.run_id}:{len(holds) + 1}", rest, run_id=plan.run_id)
         ship(services.control, services.warehouse, plan.org_id)

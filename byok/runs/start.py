@@ -88,7 +88,7 @@ def start_run(services: Services, request: EvaluationRequest, flow_run_id: str) 
     worst = estimate(services, plan)
     check_approval(worst, request)
     check_credit(services, worst)
-    return begin(services, folder, folder.write_plan(plan))
+    return begin(services, folder, folder.write_plan(plan), worst)
 
 
 def plan_run(services: Services, request: EvaluationRequest, flow_run_id: str) -> RunPlan:
@@ -154,15 +154,21 @@ def estimate_run(services: Services, request: EvaluationRequest) -> Estimate:
     return estimate(services, plan_run(services, request, new_id()))
 
 
-def begin(services: Services, folder: RunFolder, plan: RunPlan) -> RunPlan:
+def begin(services: Services, folder: RunFolder, plan: RunPlan, worst: Estimate | None = None) -> RunPlan:
     """What comes before the first stage, also when a run is gone on with: its credit is held, nothing stops or pauses it, and its budget is
     reckoned anew.
+
+    Args:
+        services: The installation, and who asks.
+        folder: The run's folder.
+        plan: The run.
+        worst: Its worst case, where that was reckoned just now.
 
     Raises:
         PriceUnknown, AnswerUnbounded: A cap could not be kept.
         BalanceTooLow: There is less credit than it may still cost.
     """
-    hold_credit(services, plan, folder)
+    hold_credit(services, plan, folder, worst)
     if not folder.control.begun:
         # Also when an earlier process was killed between its plan and this row.
         services.warehouse.write_segment([run_row(plan, status="running", revision=1)])

@@ -21,7 +21,7 @@ _log = logging.getLogger("byok.billing")
 async def tell_warnings(services: Services) -> list[Alert]:
     """Tell the warnings that nobody has told yet; each is told once.
 
-    A webhook that does not answer is said in the log, and holds nothing up.
+    A webhook that does not answer is said in the log; it is waited for half a minute at most.
 
     Returns:
         The warnings, for who can tell them elsewhere too.

@@ -47,12 +47,18 @@ class Consumption:
     days: tuple[ConsumedDay, ...]
     forecast: Forecast | None
 
+    @property
+    def total_usd(self) -> Decimal | None:
+        """What is known of the provider plane; None when there is something, and nothing of it has an amount."""
+        known = [one.amount_usd for one in self.days if one.amount_usd is not None]
+        return None if not known and any(one.unpriced for one in self.days) else sum(known, Decimal(0))
+
     def as_dict(self) -> dict[str, Any]:
         """The stable JSON shape."""
         told = self.forecast
         return {
             "days": [asdict(one) | {"ecu": None if one.micro_ecu is None else ecu(one.micro_ecu)} for one in self.days],
-            "total_usd": sum((one.amount_usd for one in self.days if one.amount_usd is not None), Decimal(0)),
+            "total_usd": self.total_usd,
             "unpriced_charges": sum(one.unpriced for one in self.days),
             "total_micro_ecu": sum(one.micro_ecu or 0 for one in self.days),
             "forecast": told and asdict(told) | {"left_ecu": ecu(told.left_micro_ecu)},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -133,25 +134,35 @@ class Statement:
         )
 
     @property
+    def known_usd(self) -> Decimal | None:
+        """What is known of the provider bill; None when there are lines and none has an amount (an empty bill is 0)."""
+        return None if _all_unknown(line.amount_usd for line in self.of("provider")) else self.totals.provider_usd
+
+    @property
+    def known_micro_ecu(self) -> int | None:
+        """The same of the platform bill."""
+        return None if _all_unknown(line.amount_micro_ecu for line in self.of("ecu")) else self.totals.micro_ecu
+
+    @property
     def differences(self) -> dict[str, dict[str, Any]]:
         """What is not as it was when the month was closed."""
         return self.closing.differences(self.totals) if self.closing else {}
 
     def as_dict(self) -> dict[str, Any]:
         """The stable JSON shape of a statement."""
-        totals = self.totals
+        micro = self.known_micro_ecu
         return {
             "month": str(self.month),
             "state": "closed" if self.closing else "open",
             "by": self.by,
             "provider": {
-                "total_usd": totals.provider_usd,
-                "unpriced_charges": totals.unpriced_charges,
+                "total_usd": self.known_usd,
+                "unpriced_charges": self.totals.unpriced_charges,
                 "lines": [line.as_dict() for line in self.of("provider")],
             },
             "platform": {
-                "total_ecu": ecu(totals.micro_ecu),
-                "total_micro_ecu": totals.micro_ecu,
+                "total_ecu": None if micro is None else ecu(micro),
+                "total_micro_ecu": micro,
                 "unpriced_charges": self.unpriced_ecu,
                 "lines": [line.as_dict() for line in self.of("ecu")],
             },
@@ -159,3 +170,8 @@ class Statement:
             "unpriced": [asdict(one) for one in self.unpriced],
             "closed": self.closing and {**asdict(self.closing), "ties": not self.differences, "differences": self.differences},
         }
+
+
+def _all_unknown(amounts: Iterable[Decimal | int | None]) -> bool:
+    told = list(amounts)
+    return bool(told) and all(amount is None for amount in told)

@@ -7,53 +7,13 @@ from decimal import Decimal
 import pytest
 
 from byok.billing import RateCard, TokenRates, charges_for, surely_free
-from byok.engine.plan import ModelRef
-from byok.warehouse.rows import AttemptRow
+from byok_testing.money_rows import attempt_row, model_ref
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 CARD = RateCard("2026-01", NOW, {"default": 50_000, "referee": 70_000}, {"default": TokenRates(Decimal("1.0"), Decimal("4.0"))})
-MODEL = ModelRef(
-    id="m-1",
-    key="mine",
-    revision=3,
-    remote_id="mine-1",
-    base_url="https://api.example/v1",
-    origin="https://api.example",
-    max_tokens=None,
-    extra_payload={},
-    public=False,
-    price_input=Decimal("0.15"),
-    price_output=Decimal("0.60"),
-    key_version=1,
-    capabilities={},
-)
+MODEL = model_ref(price_input=Decimal("0.15"), price_output=Decimal("0.60"))
 PUBLIC = MODEL.model_copy(update={"public": True})
-ATTEMPT = AttemptRow(
-    org_id="acme",
-    attempt_id="a-1",
-    run_id="r-1",
-    role="candidate",
-    model_id="m-1",
-    model_key="mine",
-    sample_id="s-1",
-    judge=None,
-    judge_version=None,
-    number=1,
-    status="ok",
-    error_code=None,
-    http_status=200,
-    latency_ms=12.5,
-    prompt_tokens=1000,
-    completion_tokens=7,
-    cached_tokens=None,
-    reasoning_tokens=None,
-    usage_class="reported",
-    provider_request_id=None,
-    key_version=1,
-    opened_at=NOW,
-    closed_at=NOW,
-    recorded_at=NOW,
-)
+ATTEMPT = attempt_row("acme", "2026-03-01", 1000, 7, attempt_id="a-1", run_id="r-1", sample_id="s-1", closed_at=NOW)
 JUDGE = replace(ATTEMPT, role="judge", judge="one", judge_version=1)
 
 

@@ -12,55 +12,17 @@ from hypothesis import strategies as st
 
 from byok.billing import BillDoesNotTie, RateCard, TokenRates, charges_for, two_bills
 from byok.endpoint.usage import MOST_COST_USD, read_cost, read_usage
-from byok.engine.plan import ModelRef
 from byok.money import GPU_HOUR, cost_usd, split
 from byok.pricing.entries import PriceEntry
 from byok.pricing.prices import ModelPrices
 from byok.warehouse import Warehouse
-from byok.warehouse.rows import AttemptRow
+from byok_testing.money_rows import attempt_row, model_ref
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 CARD = RateCard("2026-01", NOW, {"default": 50_000}, {"default": TokenRates(Decimal("1.0"), Decimal("4.0"))})
-MODEL = ModelRef(
-    id="m-1",
-    key="mine",
-    revision=3,
-    remote_id="mine-1",
-    base_url="http://127.0.0.1:1/v1",
-    origin="http://127.0.0.1:1",
-    max_tokens=None,
-    extra_payload={},
-    public=False,
-    price_input=None,
-    price_output=None,
-    key_version=1,
-    capabilities={},
-)
-ATTEMPT = AttemptRow(
-    org_id="acme",
-    attempt_id="a-1",
-    run_id="r-1",
-    role="candidate",
-    model_id="m-1",
-    model_key="mine",
-    sample_id="s-1",
-    judge=None,
-    judge_version=None,
-    number=1,
-    status="ok",
-    error_code=None,
-    http_status=200,
-    latency_ms=12.5,
-    prompt_tokens=1000,
-    completion_tokens=50,
-    cached_tokens=400,
-    reasoning_tokens=20,
-    usage_class="reported",
-    provider_request_id=None,
-    key_version=1,
-    opened_at=NOW,
-    closed_at=NOW + timedelta(seconds=2),
-    recorded_at=NOW,
+MODEL = model_ref()
+ATTEMPT = attempt_row(
+    "acme", "2026-03-01", 1000, 50, attempt_id="a-1", run_id="r-1", sample_id="s-1", cached_tokens=400, reasoning_tokens=20
 )
 
 

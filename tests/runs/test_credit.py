@@ -2,6 +2,7 @@
 
 import pytest
 
+from byok.billing import two_bills
 from byok.ledger import BalanceTooLow, NotReversible, mismatches
 from byok.runs import ApprovalNeeded, NothingToRefund, Resumption, bill_run, change_run, estimate_run, refund_run, resume_run
 from byok.runs.request import EvaluationRequest
@@ -151,6 +152,13 @@ def test_a_refund_gives_credit_and_bill_back_alike_and_once(judged):
     assert balance(judged) == (before, 0) and charged(judged, plan) == 0
     classes = "SELECT charge_class, count(*) FROM v1.charges WHERE run_id = ? AND plane = 'ecu' GROUP BY 1 ORDER BY 1 NULLS FIRST"
     assert judged.query(classes, plan.run_id) == [(None, 60), ("correction", 60)]
+    # Its bill shows both, and comes to nothing.
+    bills = two_bills(judged.services.warehouse, judged.services.actor.org_id, plan.run_id)
+    assert [(line.sku, line.charges, line.quantity, line.amount_micro_ecu) for line in bills.of("ecu")] == [
+        ("judge_call", 60, 60, 60 * CALL),
+        ("judge_call", 60, -60, -60 * CALL),
+    ]
+    assert bills.total_micro_ecu == 0
     settled = next(one for one in judged.services.ledger.transactions(judged.services.actor) if one.kind == "settle")
     with pytest.raises(NotReversible):
         judged.services.ledger.reverse_credit(judged.services.actor, settled.id, "alone")

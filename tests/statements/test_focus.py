@@ -111,6 +111,13 @@ def test_purchases_are_cash_and_gifts_are_not(exported):
     assert (back["BilledCost"], back["ChargeClass"], back["BillingPeriodStart"]) == (-15, "Correction", at("2026-06-01"))
 
 
+def test_a_purchase_of_unknown_payment_is_left_out_and_counted(services, put, org):
+    put(grant_row(org, "g-1", 5_000_000, "2026-05-01", paid=None), grant_row(org, "g-2", 5_000_000, "2026-05-02", paid="4"))
+    with services.warehouse.reading() as results:
+        made = focus_export(results, org, "acme", Month(2026, 5), "all")
+    assert [row["BilledCost"] for row in made.rows] == [4] and made.facts()["unpriced_purchases"] == 1
+
+
 def test_planes_and_months_add_up_to_the_whole(services, org, exported):
     with services.warehouse.reading() as results:
         planes = [focus_export(results, org, "acme", None, plane) for plane in ("provider", "ecu")]

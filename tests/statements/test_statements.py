@@ -54,6 +54,13 @@ def may(services, put, org):
     return unknown
 
 
+def test_a_month_of_which_no_amount_is_known_comes_to_no_amount(services, put, org, byok):
+    put(tokens(org, "2026-05-05", 1000, None))
+    told = json.loads(byok("bill", "statement", "--month", "2026-05", "--json")[1])["statement"]
+    assert (told["provider"]["total_usd"], told["provider"]["unpriced_charges"], told["platform"]["total_ecu"]) == (None, 1, "0")
+    assert "unknown" in byok("bill", "statement", "--month", "2026-05")[1]
+
+
 def test_a_statement_has_every_charge_of_its_month_and_the_way_of_the_credit(services, may):
     made = statement(services)
     assert [(line.plane, line.name, line.amount_usd, line.amount_micro_ecu, line.unpriced) for line in made.lines] == [

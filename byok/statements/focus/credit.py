@@ -19,7 +19,12 @@ from byok.warehouse import Queries
 
 _GRANTS = """
 SELECT grant_id, kind, paid_usd, micro_ecu AS granted, micro_ecu AS moved, created_at AS at, created_at, effective_at, expires_at
-FROM v1.grants WHERE org_id = $org AND created_at >= $start AND created_at < $end ORDER BY created_at, grant_id
+FROM v1.grants WHERE org_id = $org AND created_at >= $start AND created_at < $end AND (kind <> 'paid' OR paid_usd IS NOT NULL)
+ORDER BY created_at, grant_id
+"""
+
+_UNTOLD = """
+SELECT count(*) FROM v1.grants WHERE org_id = ? AND created_at >= ? AND created_at < ? AND kind = 'paid' AND paid_usd IS NULL
 """
 
 _TAKEN_BACK = """
@@ -30,21 +35,31 @@ JOIN (SELECT DISTINCT transaction_id, grant_id FROM v1.ledger
     WHERE org_id = $org AND kind IN ('top_up', 'grant') AND grant_id IS NOT NULL) t ON t.transaction_id = r.reverses
 JOIN v1.grants g ON g.org_id = r.org_id AND g.grant_id = t.grant_id
 WHERE r.org_id = $org AND r.kind = 'reverse' AND r.account = 'wash' AND r.occurred_at >= $start AND r.occurred_at < $end
+    AND (g.kind <> 'paid' OR g.paid_usd IS NOT NULL)
 ORDER BY r.occurred_at, g.grant_id
 """
 
 
 def credit_rows(results: Queries, org_id: str, organisation: str, start: datetime, end: datetime) -> Iterator[FocusRow]:
-    """Top-ups as purchases and promotional grants as credits, each in the month in which it was made; then what was taken back."""
+    """Top-ups as purchases and promotional grants as credits, each in the month in which it was made; then what was taken back.
+
+    Purchases of which it is not recorded what was paid are left out, since FOCUS has no unknown cost; see `untold_purchases`.
+    """
     who: Any = {"org": org_id, "start": start, "end": end}
     for query in (_GRANTS, _TAKEN_BACK):
         for grant in results.query(query, who).dicts():
             yield _row(grant, org_id, organisation)
 
 
+def untold_purchases(results: Queries, org_id: str, start: datetime, end: datetime) -> int:
+    """How many purchases are left out, since it is not recorded what was paid."""
+    ((count,),) = results.query(_UNTOLD, [org_id, start, end]).rows
+    return int(count)
+
+
 def _row(grant: dict[str, Any], org_id: str, organisation: str) -> FocusRow:
     month, bought = Month.of(grant["at"]), grant["kind"] == "paid"
-    paid = Fraction(grant["paid_usd"] or 0) if bought else Fraction(0)
+    paid = Fraction(grant["paid_usd"]) if bought else Fraction(0)
     ecu, cost = Fraction(grant["moved"], MICRO), rounded(paid * grant["moved"] / grant["granted"], COST_PLACES)
     price = rounded(paid * MICRO / grant["granted"], PRICE_PLACES)
     sku = f"{PLATFORM}/ecu/{'pack' if bought else 'promotional'}"

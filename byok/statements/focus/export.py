@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from byok.money import plain
 from byok.statements.focus.columns import FocusRow
-from byok.statements.focus.credit import credit_rows
+from byok.statements.focus.credit import credit_rows, untold_purchases
 from byok.statements.focus.parties import parties
 from byok.statements.focus.usage import usage_rows
 from byok.statements.focus.value import RULE, EcuValue, ecu_value
@@ -41,6 +41,7 @@ class FocusExport:
         rows: In the columns of `byok.statements.focus.columns`.
         unpriced_charges: Charges of the provider plane that are left out, since their amount is not known.
         unpriced_ecu_charges: The same of the ECU plane.
+        unpriced_purchases: Purchases of ECU that are left out, since it is not recorded what was paid.
         value: What ECU were taken to be worth.
     """
 
@@ -49,6 +50,7 @@ class FocusExport:
     rows: tuple[FocusRow, ...]
     unpriced_charges: int
     unpriced_ecu_charges: int
+    unpriced_purchases: int
     value: EcuValue
 
     def total(self, column: str, *, plane: str | None = None) -> Decimal:
@@ -65,6 +67,7 @@ class FocusExport:
             "charges": int(self.total("x_Charges")),
             "unpriced_charges": self.unpriced_charges,
             "unpriced_ecu_charges": self.unpriced_ecu_charges,
+            "unpriced_purchases": self.unpriced_purchases,
             "billed_cost_usd": {plane: plain(self.total("BilledCost", plane=plane)) for plane in ("provider", "platform")},
             "effective_cost_usd": {plane: plain(self.total("EffectiveCost", plane=plane)) for plane in ("provider", "platform")},
             "used_ecu": plain(
@@ -88,7 +91,10 @@ def focus_export(results: Queries, org_id: str, organisation: str, month: Month 
     who: Any = {"org": org_id, "month": month and str(month), "plane": plane}
     value = ecu_value(results, org_id)
     rows = list(usage_rows(results, org_id, organisation, month, plane, parties(results, org_id), value))
+    untold = 0
     if plane != "provider":
-        rows += credit_rows(results, org_id, organisation, *((month.start, month.end) if month else _ALWAYS))
+        span = (month.start, month.end) if month else _ALWAYS
+        rows += credit_rows(results, org_id, organisation, *span)
+        untold = untold_purchases(results, org_id, *span)
     ((unpriced, unpriced_ecu),) = results.query(_UNPRICED, who).rows
-    return FocusExport(month, plane, tuple(rows), unpriced, unpriced_ecu, value)
+    return FocusExport(month, plane, tuple(rows), unpriced, unpriced_ecu, untold, value)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
+from byok.engine.plan import ModelRef
 from byok.ids import new_id
 from byok.money import token_cost_usd
 from byok.warehouse.rows import AttemptRow, ChargeRow, GrantRow, LedgerEntryRow, ModelRow, RunRow
@@ -17,6 +18,26 @@ HASH = "0" * 64
 def at(text: str) -> datetime:
     """A moment in UTC: `2026-11-03` or `2026-11-03T12:30:00`."""
     return datetime.fromisoformat(text).replace(tzinfo=UTC)
+
+
+def model_ref(**given: Any) -> ModelRef:
+    """A model as plans pin it."""
+    fields: dict[str, Any] = {
+        "id": "m-1",
+        "key": "mine",
+        "revision": 3,
+        "remote_id": "mine-1",
+        "base_url": "http://127.0.0.1:1/v1",
+        "origin": "http://127.0.0.1:1",
+        "max_tokens": None,
+        "extra_payload": {},
+        "public": False,
+        "price_input": None,
+        "price_output": None,
+        "key_version": 1,
+        "capabilities": {},
+    }
+    return ModelRef(**(fields | given))
 
 
 def tokens(org: str, when: str | datetime, quantity: int | None, price: str | None = "2", **given: Any) -> ChargeRow:
