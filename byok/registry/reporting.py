@@ -77,20 +77,19 @@ def report_model(
         asked: The model as it was probed, where that is another state of it: with its key and tags.
         accounts: By which the probe is billed; goes with a probe.
     """
-    rows: list[Row] = [model.row()]
-    if probed is not None:
+    if probed is None:
+        warehouse.write_segment([model.row()])
+    else:
         assert accounts is not None
-        probe_id = new_id()
-        found = list(
-            _probe_rows(probe_id, asked or model, model, probed, load_prices(accounts.control, model.org_id, (asked or model).ref()))
-        )
-        rows += found
+        probe_id, as_asked = new_id(), asked or model
+        prices = load_prices(accounts.control, model.org_id, as_asked.ref())
+        found = list(_probe_rows(probe_id, as_asked, model, probed, prices))
+        warehouse.write_segment([model.row(), *found])
         spent = sum(row.amount_micro_ecu or 0 for row in found if isinstance(row, ChargeRow))
         if spent:
             # A public model's tokens: outside a run nothing was held for them.
             accounts.ledger.spend(model.org_id, f"probe:{probe_id}", spent)
             ship(accounts.control, warehouse, model.org_id)
-    warehouse.write_segment(rows)
     warehouse.drain()
 
 

@@ -119,7 +119,8 @@ SELECT CAST(sum(prompt_tokens) FILTER (WHERE usage_class = 'reported') AS BIGINT
 FROM v1.attempts WHERE org_id = ? AND run_id = ?
 """
 _COST = """
-SELECT sum(amount_usd), count(*) FILTER (WHERE plane = 'provider' AND amount_usd IS NULL) - count(*) FILTER (WHERE corrects IS NOT NULL),
+SELECT sum(amount_usd), count(*) FILTER (WHERE amount_usd IS NULL AND plane = 'provider')
+        - count(*) FILTER (WHERE corrects IS NOT NULL AND plane = 'provider'),
     CAST(sum(amount_micro_ecu) AS BIGINT)
 FROM v1.charges WHERE org_id = ? AND run_id = ?
 """

@@ -4,6 +4,7 @@ import pytest
 
 from byok.billing import two_bills
 from byok.ledger import BalanceTooLow, NotReversible, mismatches
+from byok.reporting import run_summary
 from byok.runs import ApprovalNeeded, NothingToRefund, Resumption, bill_run, change_run, estimate_run, refund_run, resume_run
 from byok.runs.request import EvaluationRequest
 from byok.sandbox import Fault
@@ -159,6 +160,9 @@ def test_a_refund_gives_credit_and_bill_back_alike_and_once(judged):
         ("judge_call", 60, -60, -60 * CALL),
     ]
     assert bills.total_micro_ecu == 0
+    with judged.services.warehouse.reading() as results:
+        summary = run_summary(results, judged.services.actor.org_id, plan.run_id)
+    assert (summary.unpriced_charges, summary.micro_ecu) == (0, 0)
     settled = next(one for one in judged.services.ledger.transactions(judged.services.actor) if one.kind == "settle")
     with pytest.raises(NotReversible):
         judged.services.ledger.reverse_credit(judged.services.actor, settled.id, "alone")
