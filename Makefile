@@ -38,12 +38,13 @@ programs:
 	} || echo "chromium or postgresql could not be installed: the tests that need them will fail until they are"
 
 .PHONY: test
-test: $(READY) programs ## Run the tests, but for the slow ones (9 minutes on 2 cores)
+test: $(READY) programs ## Run the tests, but for the slow ones (11 minutes on 2 cores)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow" $(PYTEST_ARGS)
 
-# Whole runs through a real server and worker, interrupted in every way, with a search for keys in all that they leave.
+# Whole runs through a real server and worker, interrupted in every way, with a search for keys in all that they leave; and what takes long to
+# find out: limits that are learnt in simulated time, and a ledger that eight processes write into.
 .PHONY: test-slow
-test-slow: $(READY) ## Run the slow tests: interrupted, killed and scaled runs, and the search for leaked keys (10 minutes)
+test-slow: $(READY) programs ## Run the slow tests: interrupted, killed and scaled runs, and the search for leaked keys (14 minutes)
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m slow $(PYTEST_ARGS)
 
 .PHONY: test-kill

@@ -44,6 +44,7 @@ def logarithmic(least, most):
     return st.floats(math.log(least), math.log(most)).map(math.exp)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None, derandomize=True)  # what holds for nearly all is no property
 @given(
     rate=logarithmic(3, 100),
@@ -70,6 +71,7 @@ def test_a_fixed_window_that_is_told_by_headers_is_used_up_and_seldom_refuses(ra
     assert_well_used(driven(rate=rate, window_s=window_s, headers=True)[0], 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rate", "burst"), [(50, 50), (500, 100), (50, 3000)])
 def test_what_is_left_by_the_headers_is_heeded_before_the_limit_is_hit(rate, burst):
     told, _ = driven(rate=rate, burst=burst, headers=True)
@@ -77,6 +79,7 @@ def test_what_is_left_by_the_headers_is_heeded_before_the_limit_is_hit(rate, bur
     assert told.statuses[429] <= untold.statuses[429]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.0, 0.3])
 @pytest.mark.parametrize("most", [2, 8, 20, 40, 60])
 def test_a_limit_of_requests_at_once_is_found_and_used(most, spread):
@@ -196,6 +199,7 @@ def test_refusals_by_chance_beside_a_limit_of_the_rate_do_not_starve_the_run(noi
     assert provider.statuses[200] >= 0.7 * ceiling(provider, 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize("retry_after", [True, False])
 @pytest.mark.parametrize("base", [{"latency_s": 0.2}, {"rate": 50, "burst": 50, "latency_s": 0.5}, {"latency_s": 0.1, "most": 40}])

@@ -8,6 +8,7 @@ import signal
 import time
 from collections import defaultdict
 
+import pytest
 from sqlalchemy import select
 
 from byok.app import Services
@@ -15,6 +16,8 @@ from byok.control.tables import ledger_alert, ledger_transaction
 from byok.errors import ByokError
 from byok_testing.ledger_workers import ENDS, Ask, Told, working
 from byok_testing.ledgers import check_books, totals
+
+pytestmark = pytest.mark.slow
 
 WORKERS = 8
 

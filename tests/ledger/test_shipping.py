@@ -78,6 +78,7 @@ def test_what_is_shipped_is_what_was_written_however_often(services, monkeypatch
     check_warehouse(services)
 
 
+@pytest.mark.slow
 def test_what_several_processes_ship_while_they_write_is_there_once(shared, tmp_path):
     shared.ledger.top_up(shared.actor, 15_000)
     with working(tmp_path / "told", 4, 25, also="ship"):
